@@ -1,0 +1,1 @@
+"""Preparing pictures: clean, tag, caption, count tokens, regularize, build the tree."""

@@ -1,0 +1,150 @@
+"""Item: one picture on its way from raw/ to the tree, and the sidecar that remembers it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prep.images import find_pictures, load
+from prep.options import UserError, atomic_write
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from pydantic import TypeAdapter
+
+STORE = ".atelier"  # the hidden folder in which a picture folder keeps sidecars, scores and reports
+
+
+@dataclass
+class Box:
+    """A detected thing: corners in pixels of the uncropped picture (x1, y1 exclusive), label and score in 0..1."""
+
+    label: str
+    score: float
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass
+class Item:
+    """One picture and all that is known of it; what is set aside keeps flowing, with the reason in `dropped`."""
+
+    key: str  # unique in its folder; the stem of the files made from it
+    path: Path  # the picture as it now stands
+    source: Path | None = None  # the raw file it came from
+    source_sha256: str = ""
+    digest: str = ""  # prep.images.pixel_hash of the picture at `path`
+    width: int = 0
+    height: int = 0
+    notes: list[str] = field(default_factory=list)  # what was done to the pixels, snake_case
+    boxes: list[Box] = field(default_factory=list)
+    crop: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in pixels of the picture at `path`
+    tags: list[str] = field(default_factory=list)  # compiled, without the keyword
+    keyword: str = ""
+    caption: str = ""
+    written: str | None = None  # the caption text we wrote last; a file that differs was edited by hand
+    hand: bool = False  # the caption is a person's: kept as it is
+    imported_caption: str | None = None  # came with the raw picture
+    tokens: int | None = None
+    dropped: str = ""  # snake_case reason; empty = kept
+    detail: str = ""  # the reason in numbers or names
+    stamps: dict[str, str] = field(default_factory=dict)  # step name -> fingerprint of what it last worked from
+
+    def image(self) -> Image.Image:
+        """Decode the picture, RGB, with the crop applied; raises PictureError."""
+        image = load(self.path)
+        return image.crop(self.crop) if self.crop else image
+
+    def drop(self, reason: str, detail: str = "") -> None:
+        """Set the item aside; the file stays where it is."""
+        self.dropped, self.detail = reason, detail
+
+
+@lru_cache
+def _adapter() -> TypeAdapter[Item]:
+    from pydantic import TypeAdapter  # a tenth of a second that `--help` need not pay
+
+    return TypeAdapter(Item)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The sidecars of one picture folder: FOLDER/.atelier/items/KEY.json, paths in them relative to FOLDER."""
+
+    folder: Path
+
+    @property
+    def hidden(self) -> Path:
+        return self.folder / STORE
+
+    def _sidecar(self, key: str) -> Path:
+        return self.hidden / "items" / f"{key}.json"
+
+    def save(self, item: Item) -> None:
+        """Write the item's sidecar, only if it differs from what is there."""
+        stored = replace(item, path=self._relative(item.path), source=item.source and self._relative(item.source))
+        text = _adapter().dump_json(stored, indent=1) + b"\n"
+        path = self._sidecar(item.key)
+        if not path.exists() or path.read_bytes() != text:
+            atomic_write(path, text)
+
+    def load(self) -> list[Item]:
+        """Read all sidecars, sorted by key; raises UserError for one that was broken by hand."""
+        return [self._read(path) for path in sorted((self.hidden / "items").glob("[!.]*.json"))]
+
+    def _read(self, path: Path) -> Item:
+        try:
+            item = _adapter().validate_json(path.read_bytes())
+        except ValueError as error:
+            line = str(error).replace("\n", " ")[:200]
+            raise UserError(f"{path} is not a readable sidecar ({line}); mend it, or delete it to have it made anew") from None
+        item.path = self._absolute(item.path)
+        item.source = item.source and self._absolute(item.source)
+        return item
+
+    def _relative(self, path: Path) -> Path:
+        return Path(Path(os.path.relpath(_plain(path), _plain(self.folder))).as_posix())
+
+    def _absolute(self, path: Path) -> Path:
+        return _plain(self.folder / path)
+
+    def items(self) -> Iterator[Item]:
+        """Yield an item for every picture in the folder, and those set aside, with what their sidecars remember."""
+        known = self.load()
+        by_path = {item.path: item for item in known}
+        taken = {item.key.casefold() for item in known}
+        for path in map(_plain, find_pictures(self.folder)):
+            yield by_path.pop(path, None) or Item(free_key(path.stem, taken), path)
+        yield from (item for item in by_path.values() if item.dropped and item.path.exists())
+
+    def sources(self, raw: Path) -> Iterator[Item]:
+        """Yield an item for every picture in a raw folder, keyed for this folder; keys once given stay."""
+        known = self.load()
+        by_source = {item.source: item for item in known if item.source}
+        taken = {item.key.casefold() for item in known}
+        for path in map(_plain, find_pictures(raw)):
+            yield by_source.get(path) or Item(free_key(path.stem, taken), path, source=path)
+
+
+def _plain(path: Path) -> Path:
+    """Make a path absolute without following links, so that equal files have equal paths."""
+    return Path(os.path.abspath(path))
+
+
+def free_key(stem: str, taken: set[str]) -> str:
+    """Return `stem`, or stem-2, stem-3 ..., whichever no other picture has (case ignored, as Windows and macOS do)."""
+    stem = stem[:180] or "picture"  # 255 bytes is the usual limit for a file name; leave room for suffixes
+    while len(stem.encode("utf-8")) > 200:
+        stem = stem[:-1]
+    key, n = stem, 1
+    while key.casefold() in taken:
+        n += 1
+        key = f"{stem}-{n}"
+    taken.add(key.casefold())
+    return key

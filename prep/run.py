@@ -1,0 +1,115 @@
+"""Run: read a folder, stream its items through steps, write the report; the whole chain is `prep run`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from prep.item import Item, Store
+from prep.options import UserError, atomic_write, load_object, option
+from prep.project import Command, Place
+from prep.step import Step
+
+T = TypeVar("T")
+
+# The chain, in order: steps over pictures, then commands over the project.
+STEPS = (
+    "prep.clean:Clean",
+    "prep.dedup:Dedup",
+    "prep.crop:Crop",
+    "prep.tag:Tag",
+    "prep.caption:Caption",
+    "prep.keyword:Keyword",
+    "prep.tokens:Tokens",
+)
+AFTER = ("prep.regularize:Regularize", "prep.build:Build", "prep.check:Check")
+
+
+@dataclass
+class Report:
+    """What became of the pictures: how many were kept, which were set aside and why."""
+
+    kept: int = 0
+    aside: list[tuple[str, str, str]] = field(default_factory=list)  # key, reason, detail
+
+    def add(self, item: Item) -> None:
+        if item.dropped:
+            self.aside.append((item.key, item.dropped, item.detail))
+        else:
+            self.kept += 1
+
+    def save(self, store: Store) -> None:
+        rows = [{"picture": key, "reason": reason, "detail": detail} for key, reason, detail in sorted(self.aside)]
+        atomic_write(store.hidden / "report.json", json.dumps({"kept": self.kept, "set_aside": rows}, indent=1, ensure_ascii=False) + "\n")
+
+    def show(self) -> None:
+        """Print one line, and a table of what was set aside."""
+        from rich.console import Console
+        from rich.table import Table
+
+        console = Console(stderr=True)
+        counts = ", ".join(f"{n} {reason}" for reason, n in sorted(Counter(r for _, r, _ in self.aside).items()))
+        console.print(f"{self.kept} pictures kept" + (f", {len(self.aside)} set aside ({counts})" if counts else ""), highlight=False)
+        if self.aside:
+            table = Table("picture", "set aside because", "detail")
+            for row in sorted(self.aside):
+                table.add_row(*row)
+            console.print(table)
+
+
+def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """Show a bar with rate and time left on a terminal; pass items through quietly elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=total, rate="")
+        for item in items:
+            yield item
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=1, rate=f"{speed:.1f}/s" if speed else "")
+
+
+def run_steps(place: Place, steps: Sequence[Step]) -> Report:
+    """Stream the folder's items through the steps, print and save the report; raises UserError if there is no picture."""
+    store = steps[0].store(place)
+    items = list(steps[0].read(place, store))
+    if not items:
+        raise UserError(steps[0].nothing(place))
+    title = steps[0].table() if len(steps) == 1 else f"{steps[0].table()} … {steps[-1].table()}"
+    stream: Iterable[Item] = items
+    for step in steps:
+        stream = step(stream, store)
+    report = Report()
+    for item in track(stream, title, len(items)):
+        report.add(item)
+    report.save(store)
+    report.show()
+    for step in steps:
+        step.finish(place, store)
+    return report
+
+
+@dataclass(frozen=True)
+class Run(Command):
+    """Do all of it: clean, dedup, crop, tag, caption, keyword, tokens, regularize, build, check; goes on where it stopped."""
+
+    regularize: bool = option(True, help="Make the regularization pictures too.")
+
+    def main(self, place: Place) -> None:
+        place.need_project("run")
+        steps = [load_object(spec).configured(place) for spec in STEPS]
+        after = [load_object(spec).configured(place) for spec in AFTER if self.regularize or spec != AFTER[0]]
+        report = run_steps(place, steps)
+        if not report.kept:
+            raise UserError(f"no picture of {place.raw} is fit for training; see the reasons above")
+        for command in after:
+            command.main(place)

@@ -1,0 +1,98 @@
+"""Step: a command over pictures, written as a generator of items so that chains stream and resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from typing import Any, ClassVar
+
+from prep.images import PictureError
+from prep.item import Item, Store
+from prep.options import UserError
+from prep.project import Command, Place
+
+
+class Step(Command):
+    """A command that works item by item; a subclass writes `apply`, and `inputs` if its work is worth remembering."""
+
+    batch: ClassVar[int] = 16  # items handed to `apply` at once
+    writes: ClassVar[bool] = True  # False: the step only looks, sidecars stay as they are
+
+    def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
+        """Work on kept items and give back what goes on; an item that must not is given back dropped."""
+        raise UserError(f"{type(self).__name__} has nothing to do")
+
+    def inputs(self, item: Item) -> Any:
+        """Say what, beside the options, the result for this item depends on; None = cheap, done every time."""
+        return None
+
+    def __call__(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
+        """Stream items through `apply`: those set aside pass by, those done with the same inputs are not done again."""
+        for batch in batched(items, self.batch):
+            todo = [item for item in batch if not item.dropped and self.stamp(item) != item.stamps.get(self.table(), "")]
+            waiting = {id(item) for item in todo}
+            yield from (item for item in batch if id(item) not in waiting)
+            for item in self._apply_each(todo, store):
+                self.remember(item, store)
+                yield item
+
+    def stamp(self, item: Item) -> str | None:
+        """Return the fingerprint of options and inputs, or None for a step that is done every time."""
+        inputs = self.inputs(item)
+        if inputs is None:
+            return None
+        text = json.dumps([self.table(), asdict(self), inputs], default=str, sort_keys=True)  # type: ignore[call-overload]
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+    def remember(self, item: Item, store: Store) -> None:
+        """Stamp the item and write its sidecar."""
+        stamp = self.stamp(item)
+        if stamp is not None:
+            item.stamps[self.table()] = stamp
+        if self.writes:
+            store.save(item)
+
+    def _apply_each(self, todo: list[Item], store: Store) -> Iterator[Item]:
+        """Apply to the batch; if a picture in it is bad, go one by one so that only that one is set aside."""
+        if not todo:
+            return
+        try:
+            yield from list(self.apply(todo, store))
+        except PictureError:
+            for item in todo:
+                try:
+                    yield from list(self.apply([item], store))
+                except PictureError as error:
+                    item.drop(error.reason, str(error))
+                    yield item
+
+    def read(self, place: Place, store: Store) -> Iterator[Item]:
+        """Yield the items to work on: those of the folder; `clean` reads the raw folder instead."""
+        return store.items()
+
+    def nothing(self, place: Place) -> str:
+        """Say in a sentence that there is nothing to read, and what to do."""
+        hint = "; `prep clean` fills it from the raw pictures" if place.is_project else ""
+        return f"there are no pictures in {place.work}{hint}"
+
+    def finish(self, place: Place, store: Store) -> None:
+        """Do what can only be done when every item has passed: a ledger, a table, a final error."""
+
+    def store(self, place: Place) -> Store:
+        """Say where the step's pictures and sidecars live."""
+        return Store(place.work)
+
+    def main(self, place: Place) -> None:
+        from prep.run import run_steps
+
+        run_steps(place, [self])
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Cut a stream into lists of at most `size`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
