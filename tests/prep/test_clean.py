@@ -1,0 +1,238 @@
+"""Clean: what comes out of a raw folder, what is set aside, and that the raw folder stays as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from prep import clean
+from prep.clean import Clean
+from prep.cli import main
+from prep.crop import Crop
+from prep.dedup import Dedup
+from prep.images import load, pixel_hash
+from prep.item import Item, Store
+from prep.options import UserError
+from prep.project import Place
+from prep.run import run_steps
+
+
+def noise(seed: int, width: int = 240, height: int = 220) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Place:
+    (tmp_path / "dataset.toml").write_text("", encoding="utf-8")
+    (tmp_path / "raw").mkdir()
+    return Place.open(tmp_path)
+
+
+def run(place: Place, **options: object) -> dict[str, Item]:
+    """Run clean and return the items that the sidecars hold, by key."""
+    step = Clean(**options)  # type: ignore[arg-type]
+    step.main(place)
+    return {item.key: item for item in step.store(place).load()}
+
+
+def fingerprints(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def dirty(raw: Path) -> None:
+    """Fill a raw folder with one of each fault."""
+    noise(0).save(raw / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(1).save(raw / "turned.jpg", exif=exif)
+    noise(2).convert("CMYK").save(raw / "print.JPEG")
+    Image.fromarray(np.arange(240 * 220, dtype=np.uint16).reshape(220, 240)).save(raw / "deep.png")
+    cut_out = noise(3).convert("RGBA")
+    cut_out.putalpha(Image.linear_gradient("L").resize(cut_out.size))
+    cut_out.save(raw / "cut out ü 漢字.png")
+    noise(4).save(raw / "wrong.png", format="JPEG")
+    noise(5, 199, 400).save(raw / "small.png")
+    (raw / "broken.jpg").write_bytes((raw / "turned.jpg").read_bytes()[:900])
+    (raw / "empty.png").touch()
+    (raw / "page.jpg").write_text("<html>not found</html>", encoding="utf-8")
+
+
+def test_every_fault_has_its_outcome_and_raw_is_untouched(project: Place) -> None:
+    dirty(project.raw)
+    before = fingerprints(project.raw)
+    items = run(project)
+    assert fingerprints(project.raw) == before
+    assert {key: item.dropped for key, item in items.items() if item.dropped} == {
+        "small": "too_small",
+        "broken": "truncated",
+        "empty": "empty_file",
+        "page": "unreadable",
+    }
+    assert items["small"].detail == "199 x 400, the shorter side should have 200"
+    assert {key: item.notes for key, item in items.items() if not item.dropped} == {
+        "plain": [],
+        "turned": ["exif_rotated"],
+        "print": ["cmyk_converted", "renamed_suffix"],
+        "deep": ["16bit_scaled"],
+        "cut out ü 漢字": ["alpha_composited"],
+        "wrong": ["renamed_suffix"],
+    }
+    for item in items.values():
+        if not item.dropped:
+            assert item.path == project.work / f"{item.key}.png"
+            image = load(item.path)
+            assert (item.digest, item.width, item.height) == (pixel_hash(image), *image.size)
+    assert load(items["turned"].path).size == (220, 240)
+
+
+def test_again_changes_nothing_and_decodes_nothing(project: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    dirty(project.raw)
+    run(project)
+    before = fingerprints(project.work / ".atelier" / "items")
+    monkeypatch.setattr(clean, "decode", lambda *_: pytest.fail("decoded again"))
+    run(project)
+    assert fingerprints(project.work / ".atelier" / "items") == before
+
+
+def test_a_killed_run_goes_on(project: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    dirty(project.raw)
+    whole = {key: (item.digest, item.dropped) for key, item in run(project).items()}
+    shutil.rmtree(project.work)
+    real, calls = clean.decode, iter(range(5))
+
+    def dies(*args: object) -> object:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(clean, "decode", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(project)
+    monkeypatch.setattr(clean, "decode", real)
+    next(path for path in (project.work / ".atelier" / "items").iterdir()).unlink()  # as if killed before the sidecar
+    assert {key: (item.digest, item.dropped) for key, item in run(project).items()} == whole
+
+
+def test_colliding_stems_get_names_of_their_own(project: Place) -> None:
+    for seed, name in enumerate(("A.png", "a.jpg", "a.png", "b.png")):
+        noise(seed).save(project.raw / name)
+    if len(list(project.raw.iterdir())) < 4:
+        pytest.skip("this file system does not tell A.png from a.png")
+    items = run(project)
+    assert sorted(items) == ["A", "a-2", "a-3", "b"]
+    assert {item.source.name: key for key, item in items.items() if item.source} == {"A.png": "A", "a.jpg": "a-2", "a.png": "a-3", "b.png": "b"}
+    noise(9).save(project.raw / "A.webp")
+    assert set(run(project)) == {"A", "a-2", "a-3", "b", "A-4"}
+
+
+def test_captions_beside_raw_pictures_are_taken_along(project: Place) -> None:
+    noise(0).save(project.raw / "a.png")
+    noise(1).save(project.raw / "b.png")
+    (project.raw / "a.txt").write_bytes(b"\xef\xbb\xbf1girl, smile\r\n")
+    assert {key: item.imported_caption for key, item in run(project).items()} == {"a": "1girl, smile", "b": None}
+    (project.raw / "b.caption").write_text("1boy", encoding="utf-8")
+    assert run(project)["b"].imported_caption == "1boy"
+
+
+def test_a_changed_raw_picture_is_done_again(project: Place) -> None:
+    noise(0).save(project.raw / "a.png")
+    old = run(project)["a"].digest
+    noise(1).save(project.raw / "a.png")
+    assert run(project)["a"].digest == pixel_hash(noise(1)) != old
+
+
+def test_what_was_set_aside_comes_back_when_it_may(project: Place) -> None:
+    noise(0, 150, 150).save(project.raw / "a.png")
+    noise(1).save(project.raw / "b.png")
+    assert run(project)["a"].dropped == "too_small"
+    assert run(project, min_side=100)["a"].dropped == ""
+    assert run(project)["a"].dropped == "too_small"
+    assert [item.key for item in Store(project.work).items() if not item.dropped] == ["b"]
+
+
+def test_a_picture_taken_out_of_raw_is_set_aside_and_comes_back(project: Place) -> None:
+    noise(0).save(project.raw / "a.png")
+    noise(1).save(project.raw / "b.png")
+    run(project)
+    (project.raw / "a.png").rename(project.root / "a.png")
+    assert run(project)["a"].dropped == "source_gone"
+    (project.root / "a.png").rename(project.raw / "a.png")
+    assert run(project)["a"].dropped == ""
+
+
+def test_another_format_replaces_the_former_files(project: Place) -> None:
+    noise(0).save(project.raw / "a.png")
+    run(project)
+    item = run(project, format="jpg", quality=80)["a"]
+    assert [path.name for path in project.work.iterdir() if path.is_file()] == ["a.jpg"]
+    assert item.digest == pixel_hash(load(project.work / "a.jpg"))
+
+
+def test_a_stranger_in_work_is_not_overwritten(project: Place) -> None:
+    noise(0).save(project.raw / "a.png")
+    project.work.mkdir()
+    noise(1).save(project.work / "a.png")
+    with pytest.raises(UserError, match=r"a\.png was not made from"):
+        run(project)
+    assert pixel_hash(load(project.work / "a.png")) == pixel_hash(noise(1))
+
+
+def test_a_bare_folder_goes_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pics").mkdir()
+    noise(0).save(tmp_path / "pics" / "a.jpeg")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["clean", "pics"])
+        assert result.exit_code == 0, result.output
+        assert [path.name for path in (tmp_path / "pics-clean").glob("[!.]*")] == ["a.png"]
+    assert os.listdir(tmp_path / "pics") == ["a.jpeg"]
+    assert CliRunner().invoke(main, ["clean", "pics", "--out", "other"]).exit_code == 0
+    assert (tmp_path / "other" / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pics", "--out", "pics"], "cannot go to"),
+        (["pics", "--background", "nocolour"], "'nocolour' is no colour"),
+        (["empty"], "there are no pictures in"),
+        (["missing"], "there is no folder missing"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pics").mkdir()
+    noise(0).save(tmp_path / "pics" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["clean", *arguments])
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")
+
+
+def test_clean_dedup_crop_in_one_stream_and_again(project: Place) -> None:
+    dirty(project.raw)
+    noise(0).save(project.raw / "plain copy.png")
+    noise(6, 480, 440).resize((360, 330)).save(project.raw / "smaller.jpg", quality=80)
+    noise(6, 480, 440).save(project.raw / "larger.webp", lossless=True)
+    steps = [Clean(), Dedup(), Crop(mode="square")]
+    report = run_steps(project, steps)
+    duplicates = [(key, detail) for key, reason, detail in report.aside if reason == "duplicate"]
+    assert duplicates == [("plain copy", "of plain"), ("smaller", "of larger")]
+    items = {item.key: item for item in Store(project.work).items()}
+    assert report.kept == 7
+    assert all(item.image().size[0] == item.image().size[1] for item in items.values() if not item.dropped)
+    before = fingerprints(project.work / ".atelier" / "items")
+    assert sorted(run_steps(project, steps).aside) == sorted(report.aside)
+    assert fingerprints(project.work / ".atelier" / "items") == before
+
+
+def test_out_in_a_project_is_refused(project: Place) -> None:
+    with pytest.raises(UserError, match="leave --out away"):
+        run(project, out="elsewhere")

@@ -1,0 +1,166 @@
+"""Dedup: copies are found however they were resized and compressed; different drawings of one character never are."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from prep import dedup
+from prep.clean import Clean
+from prep.dedup import Dedup, same_picture
+from prep.item import Item, Store
+from prep.project import Place
+from prep.run import run_steps
+
+MOUTHS = ("smile", "frown", "open", "line")
+EYES = ("blue", "green", "closed")
+MARKS = ("none", "star", "glasses")
+
+
+def draw(mouth: str = "smile", eyes: str = "blue", mark: str = "none", side: int = 320) -> Image.Image:
+    """Draw one character in one pose; the variants differ in a few pixels only."""
+    image = Image.new("RGB", (640, 640), (150, 190, 220))
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((120, 80, 520, 520), fill=(90, 40, 120))
+    pen.ellipse((170, 150, 470, 500), fill=(250, 220, 190), outline="black", width=6)
+    pen.rectangle((200, 510, 440, 640), fill=(200, 60, 60), outline="black", width=6)
+    for x in (250, 390):
+        if eyes == "closed":
+            pen.arc((x - 25, 270, x + 25, 310), 0, 180, fill="black", width=7)
+        else:
+            pen.ellipse((x - 25, 260, x + 25, 320), fill={"blue": (40, 80, 200), "green": (30, 140, 70)}[eyes], outline="black", width=5)
+    arcs = {"smile": (280, 380, 360, 440, 0, 180), "frown": (280, 400, 360, 460, 180, 360)}
+    if mouth in arcs:
+        pen.arc(arcs[mouth][:4], *arcs[mouth][4:], fill=(120, 20, 20), width=8)
+    elif mouth == "open":
+        pen.ellipse((295, 390, 345, 450), fill=(120, 20, 20))
+    else:
+        pen.line((285, 420, 355, 420), fill=(120, 20, 20), width=8)
+    if mark == "star":
+        pen.regular_polygon((420, 380, 18), 4, fill=(250, 200, 0))
+    if mark == "glasses":
+        pen.rectangle((215, 250, 425, 330), outline="black", width=5)
+    return image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def resized(image: Image.Image, factor: float) -> Image.Image:
+    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+
+
+def decide(folder: Path, images: dict[str, Image.Image], **options: bool) -> dict[str, str]:
+    """Save pictures, run dedup on the folder, and return name -> what it is a duplicate of."""
+    folder.mkdir(exist_ok=True)
+    for name, image in images.items():
+        image.save(folder / name)
+    report = run_steps(Place(folder), [Dedup(**options)])
+    assert all(reason == "duplicate" for _, reason, _ in report.aside)
+    return {key: detail for key, _, detail in report.aside}
+
+
+def photographs() -> list[Image.Image]:
+    data = pytest.importorskip("skimage.data")
+    return [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee")]
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(factor=st.floats(0.5, 2), quality=st.integers(40, 95), which=st.integers(0, 3))
+def test_a_resized_and_recompressed_copy_is_found(factor: float, quality: int, which: int) -> None:
+    original = [*photographs(), draw(side=400)][which]
+    copy = jpeg(resized(original, factor), quality)
+    assert same_picture(original, copy)
+    looks = [dedup.Look("", *image.size, np.asarray(image.resize((dedup.THUMB,) * 2, Image.Resampling.BOX))) for image in (original, copy)]
+    assert dedup._candidates(looks) == {1: [0]}
+
+
+def test_different_drawings_of_one_character_are_kept(tmp_path: Path) -> None:
+    variants = list(itertools.product(MOUTHS, EYES, MARKS))
+    images = {f"{'-'.join(variant)}.png": draw(*variant, side=256 + 32 * (index % 3)) for index, variant in enumerate(variants)}
+    assert decide(tmp_path, images) == {}
+
+
+def test_a_small_difference_shows_through_compression() -> None:
+    for mouth, eyes, mark in (("line", "blue", "none"), ("smile", "green", "none"), ("smile", "blue", "star")):
+        assert not same_picture(draw(), jpeg(draw(mouth, eyes, mark), 60))
+
+
+def test_shifted_and_mirrored_are_other_pictures() -> None:
+    image = draw("smile", "blue", "star")
+    assert not same_picture(image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    assert not same_picture(image, Image.fromarray(np.roll(np.asarray(image), 4, axis=1)))
+
+
+def test_the_largest_is_kept_then_the_least_compressed(tmp_path: Path) -> None:
+    large = draw(side=400)
+    images = {"small.png": resized(large, 0.6), "large.png": large, "middle.png": jpeg(resized(large, 0.8), 70), "other.png": draw("frown")}
+    assert decide(tmp_path / "size", images) == {"small": "of large", "middle": "of large"}
+    (tmp_path / "raw").mkdir()
+    large.save(tmp_path / "raw" / "best.jpg", quality=95)
+    large.save(tmp_path / "raw" / "a.jpg", quality=50)
+    step = Clean(out=str(tmp_path / "out"))
+    report = run_steps(Place(tmp_path / "raw"), [step, Dedup()])
+    assert report.aside == [("a", "duplicate", "of best")]
+
+
+def test_every_duplicate_names_the_one_that_is_kept(tmp_path: Path) -> None:
+    small = resized(draw(), 0.7)
+    assert decide(tmp_path, {"best.png": draw(), "b.png": small, "bb.png": small}) == {"b": "of best", "bb": "of best"}
+
+
+def test_of_equal_files_the_shorter_name_is_kept(tmp_path: Path) -> None:
+    assert decide(tmp_path, {"copy of mira.png": draw(), "mira.png": draw()}) == {"copy of mira": "of mira"}
+
+
+def test_without_near_only_equal_pixels_count(tmp_path: Path) -> None:
+    images = {"a.png": draw(), "b.bmp": draw(), "c.png": resized(draw(), 0.8)}
+    assert decide(tmp_path, images, near=False) == {"a": "of b"}  # the bmp is the larger file
+
+
+def test_running_again_decides_the_same_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = decide(tmp_path, {"a.png": draw(), "b.png": resized(draw(), 0.7), "c.png": draw("frown")})
+    assert first == {"b": "of a"}
+    monkeypatch.setattr(dedup, "_look", lambda path: pytest.fail(f"decoded {path} again"))
+    assert decide(tmp_path, {}) == first
+
+
+def test_a_duplicate_comes_back_when_its_better_copy_goes(tmp_path: Path) -> None:
+    assert decide(tmp_path, {"a.png": draw(), "b.png": resized(draw(), 0.7)}) == {"b": "of a"}
+    (tmp_path / "a.png").unlink()
+    assert decide(tmp_path, {}) == {}
+    assert [(item.key, item.dropped) for item in Store(tmp_path).items()] == [("b", "")]
+
+
+def test_broken_and_damaged_files(tmp_path: Path) -> None:
+    draw().save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
+    report = run_steps(Place(tmp_path), [Dedup()])
+    assert [(key, reason) for key, reason, _ in report.aside] == [("b", "truncated")]
+    (tmp_path / ".atelier" / "looks.npz").write_bytes(b"PK\3\4 damaged")
+    assert run_steps(Place(tmp_path), [Dedup()]).kept == 1
+
+
+def test_items_set_aside_before_pass_by(tmp_path: Path) -> None:
+    draw().save(tmp_path / "a.png")
+    item = Item("gone", tmp_path / "missing.png", dropped="too_small")
+    assert list(Dedup()([item], Store(tmp_path))) == [item]
+    assert item.dropped == "too_small"
+
+
+def test_thousands_are_compared_in_a_second() -> None:
+    rng = np.random.default_rng(0)
+    thumbs = rng.integers(0, 256, (2000, dedup.THUMB, dedup.THUMB, 3), dtype=np.uint8)
+    thumbs[1999] = thumbs[3]
+    looks = [dedup.Look("", 300, 200, thumb) for thumb in thumbs]
+    assert dedup._candidates(looks) == {1999: [3]}
