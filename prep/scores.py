@@ -1,0 +1,127 @@
+"""Scores: what a tagger thinks of every picture, kept once, so that captions can be compiled again without the model."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prep.options import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FILE = "scores.sqlite"
+# Scores of one picture: category -> tag -> probability. "general", "character" and "rating" are those that captions use.
+Scores = dict[str, dict[str, float]]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (
+    id INTEGER PRIMARY KEY, name TEXT, identity TEXT, version INTEGER, labels TEXT, used INTEGER, UNIQUE (name, identity, version)
+);
+CREATE TABLE IF NOT EXISTS scores (picture TEXT, model INTEGER, scores BLOB, PRIMARY KEY (picture, model)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The tags a model scores, in the order of its output, each with its category."""
+
+    names: tuple[str, ...]
+    categories: tuple[str, ...]
+
+    def read(self, values: np.ndarray, floor: float) -> Scores:
+        """Name the scores of one picture, shape (labels,): all ratings, and what else is at least `floor`."""
+        scores: Scores = {"rating": {}, "general": {}, "character": {}}
+        wanted = set((values >= floor).nonzero()[0].tolist()) | {i for i, c in enumerate(self.categories) if c == "rating"}
+        for index in sorted(wanted):
+            scores.setdefault(self.categories[index], {})[self.names[index]] = float(values[index])
+        return scores
+
+
+@dataclass(frozen=True)
+class Model:
+    """A tagger as the store knows it; `identity` says which weights, `version` which preprocessing."""
+
+    id: int
+    name: str
+    labels: Labels
+
+
+def picture_key(digest: str, crop: tuple[int, int, int, int] | None) -> str:
+    """Name what the tagger saw: the pixels, and the part of them."""
+    return digest if crop is None else f"{digest}:{','.join(map(str, crop))}"
+
+
+class ScoreStore:
+    """FOLDER/.atelier/scores.sqlite: one row of float16 scores per picture and model; labels once per model.
+
+    sqlite's own journal makes every write whole or undone, also after SIGKILL.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    @classmethod
+    @contextmanager
+    def open(cls, hidden: Path, create: bool = True) -> Iterator[ScoreStore]:
+        """Open the store in a folder's hidden folder; raises UserError if it is damaged, or missing and not to be made."""
+        path = hidden / FILE
+        if not create and not path.exists():
+            raise UserError(f"no picture in {hidden.parent} has been scored yet; run `prep tag` first")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(path, timeout=60)
+        try:
+            database.executescript(_SCHEMA)
+            yield cls(database)
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{path} cannot be used ({error}); delete it and `prep tag` will score the pictures again") from None
+        finally:
+            database.close()
+
+    def register(self, name: str, identity: str, version: int, labels: Labels) -> Model:
+        """Return the model of that name, weights and preprocessing, added if new, and note that it is the one used last."""
+        text = json.dumps([labels.names, labels.categories], ensure_ascii=False)
+        with self._database as db:
+            newest = db.execute("SELECT name, identity, version, id, labels FROM models ORDER BY used DESC LIMIT 1").fetchone()
+            if newest and newest[:3] == (name, identity, version) and newest[4] == text:
+                return Model(newest[3], name, labels)
+            db.execute(
+                "INSERT INTO models (name, identity, version, labels, used) VALUES (?, ?, ?, ?, (SELECT coalesce(max(used), 0) + 1 FROM models))"
+                " ON CONFLICT DO UPDATE SET labels = excluded.labels, used = excluded.used",
+                (name, identity, version, text),
+            )
+            row = db.execute("SELECT id FROM models WHERE (name, identity, version) = (?, ?, ?)", (name, identity, version)).fetchone()
+        return Model(row[0], name, labels)
+
+    def last_used(self, name: str = "") -> Model | None:
+        """Return the model used last, of that name if one is given."""
+        query = "SELECT id, name, labels FROM models WHERE ? IN ('', name) ORDER BY used DESC LIMIT 1"
+        row = self._database.execute(query, (name,)).fetchone()
+        if row is None:
+            return None
+        names, categories = json.loads(row[2])
+        return Model(row[0], row[1], Labels(tuple(names), tuple(categories)))
+
+    def has(self, picture: str, model: Model) -> bool:
+        """Say whether the picture's scores are kept."""
+        query = "SELECT 1 FROM scores WHERE picture = ? AND model = ?"
+        return self._database.execute(query, (picture, model.id)).fetchone() is not None
+
+    def put(self, model: Model, rows: Mapping[str, np.ndarray]) -> None:
+        """Keep the scores of some pictures, each of shape (labels,), all or none of them."""
+        data = [(picture, model.id, values.astype("<f2").tobytes()) for picture, values in rows.items()]
+        with self._database as db:
+            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", data)
+
+    def get(self, picture: str, model: Model) -> np.ndarray | None:
+        """Return the picture's scores, float32 of shape (labels,), or None if there are none."""
+        import numpy as np
+
+        query = "SELECT scores FROM scores WHERE picture = ? AND model = ?"
+        row = self._database.execute(query, (picture, model.id)).fetchone()
+        return None if row is None else np.frombuffer(row[0], dtype="<f2").astype(np.float32)
