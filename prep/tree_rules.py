@@ -1,0 +1,206 @@
+"""What can be wrong with a tree: rules over folders, pictures and captions, each finding a sentence that says what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prep.captions import caption_path, parse, read_caption
+from prep.clip_bpe import LENGTHS, count
+from prep.images import READABLE, PictureError, find_pictures, load
+from prep.options import UserError
+from prep.tree import CAPTION_SUFFIXES, SIDES, Folder, parse_folder_name, regularization_use, same_name, subfolders
+
+TREE_SUFFIXES = frozenset({".png", ".jpg", ".webp"})  # what every trainer reads
+OTHER_PICTURES = READABLE - TREE_SUFFIXES | frozenset({".heics", ".ico", ".psd", ".svg", ".tga", ".mp4", ".webm"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something amiss in a tree: an error spoils the training or part of it, a warning may."""
+
+    level: Literal["error", "warning"]
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption as read, and what it is judged against."""
+
+    text: str
+    keyword: str
+    is_reg: bool
+
+
+# Level, does it apply, what to say. A caption that fails one row is not asked the rows below it that need text.
+CAPTION_RULES: tuple[tuple[Literal["error", "warning"], Callable[[Caption], bool], str], ...] = (
+    ("error", lambda c: not c.text, "the caption is empty, which stops sd-scripts; write tags into it, or delete the picture"),
+    (
+        "error",
+        lambda c: bool(c.text and c.keyword) and not c.is_reg and not holds(c.text, c.keyword),
+        "the keyword is missing from the caption; run `prep keyword`, then `prep build`",
+    ),
+    (
+        "warning",
+        lambda c: bool(c.keyword) and not c.is_reg and holds(c.text, c.keyword) and fold((parse(c.text) or [""])[0]) != fold(c.keyword),
+        "the keyword is not the first tag, so keep_tokens does not hold it in place; run `prep keyword`, then `prep build`",
+    ),
+    (
+        "error",
+        lambda c: bool(c.keyword) and c.is_reg and holds(c.text, c.keyword),
+        "a regularization caption holds the keyword, which would unteach it; take it out of the caption",
+    ),
+    (
+        "error",
+        lambda c: count(c.text) > LENGTHS[-1],
+        f"the caption is longer than {LENGTHS[-1]} tokens and its end would be cut off; shorten it (`prep tokens` names the tags beyond)",
+    ),
+    ("warning", lambda c: "\n" in c.text, "the caption has several lines, and sd-scripts reads the first alone; join them with commas"),
+)
+
+
+def fold(text: str) -> str:
+    """Write a text so that case, underscores, runs of blanks and Unicode forms make no difference."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().replace("_", " ").split())
+
+
+def holds(text: str, keyword: str) -> bool:
+    """Say whether a text holds the keyword as a whole word or words."""
+    return re.search(rf"(?<!\w){re.escape(fold(keyword))}(?!\w)", fold(text)) is not None
+
+
+def findings(root: Path, keyword: str) -> Iterator[Finding]:
+    """Yield all that is amiss in the tree under `root`."""
+    if not (root / "img").is_dir():
+        yield Finding("error", root, "there is no folder img in it; run `prep build`, or put N_concept folders into img")
+        return
+    yield from _loose_pictures(root)
+    folders = []
+    for side in SIDES:
+        yield from _loose_pictures(root / side)
+        for path in subfolders(root / side):
+            parsed = parse_folder_name(path.name)
+            if not parsed:
+                yield _bad_name(path)
+                continue
+            folder = Folder(path, *parsed, side == "reg", tuple(find_pictures(path)))
+            folders.append(folder)
+            for rule in FOLDER_RULES:
+                yield from rule(folder, keyword)
+            for picture in folder.pictures:
+                yield from _picture(picture)
+                yield from _caption(picture, folder, keyword)
+    yield from _whole(root, folders)
+
+
+def _loose_pictures(folder: Path) -> Iterator[Finding]:
+    loose = find_pictures(folder)
+    if loose:
+        yield Finding("error", folder, f"{_some(loose)} lie directly in it, where no trainer looks; move them into an N_concept folder")
+
+
+def _bad_name(path: Path) -> Finding:
+    head, _, rest = path.name.partition("_")
+    if head.lstrip("-").isdecimal() and rest.strip():
+        return Finding("error", path, f"{head} is not a number of repeats, so the folder is passed over; rename it to 1_{rest.strip()} or more")
+    return Finding("error", path, f"the folder is not named N_concept, so it is passed over; rename it, for instance to 10_{path.name.strip(' _')}")
+
+
+def _empty(folder: Folder, keyword: str) -> Iterator[Finding]:
+    if not folder.pictures:
+        yield Finding("error", folder.path, "there is no picture in the folder; fill it or delete it")
+
+
+def _reg_name(folder: Folder, keyword: str) -> Iterator[Finding]:
+    if folder.is_reg and keyword and holds(folder.concept, keyword):
+        message = "a regularization folder is named after the keyword, and trainers use the name as caption; name it after the class alone"
+        yield Finding("error", folder.path, message)
+
+
+def _nested(folder: Folder, keyword: str) -> Iterator[Finding]:
+    for inner in subfolders(folder.path):
+        buried = any(Path(name).suffix.lower() in READABLE for _, _, names in os.walk(inner) for name in names)
+        level: Literal["error", "warning"] = "error" if buried else "warning"
+        yield Finding(level, inner, f"a folder inside {folder.path.name} is not read by any trainer; move its pictures up or delete it")
+
+
+def _suffixes(folder: Folder, keyword: str) -> Iterator[Finding]:
+    for path in _files(folder.path):
+        low = path.suffix.lower()
+        if low in OTHER_PICTURES:
+            yield Finding("error", path, f"{path.suffix} is not read by every trainer; convert it to .png with `prep clean`, or delete it")
+        elif low in TREE_SUFFIXES and path.suffix != low:
+            yield Finding("warning", path, f"some trainers overlook the capital letters in {path.suffix}; rename it to {low}")
+
+
+def _stems(folder: Folder, keyword: str) -> Iterator[Finding]:
+    first: dict[str, Path] = {}
+    for path in _files(folder.path):
+        if path.suffix.lower() in TREE_SUFFIXES | OTHER_PICTURES:
+            other = first.setdefault(same_name(path.stem), path)
+            if other != path:
+                yield Finding("error", path, f"it would share one caption and one latent cache with {other.name}; rename one of the two")
+
+
+def _orphans(folder: Folder, keyword: str) -> Iterator[Finding]:
+    stems = {picture.stem for picture in folder.pictures}
+    for path in _files(folder.path):
+        if path.suffix.lower() in CAPTION_SUFFIXES and path.stem not in stems:
+            yield Finding("warning", path, "there is no picture for this caption; check the two names, or delete it")
+
+
+FOLDER_RULES = (_empty, _reg_name, _nested, _suffixes, _stems, _orphans)
+
+
+def _picture(picture: Path) -> Iterator[Finding]:
+    try:
+        load(picture)
+    except PictureError as error:
+        yield Finding("error", picture, f"the picture cannot be read ({error}); replace or delete it")
+
+
+def _caption(picture: Path, folder: Folder, keyword: str) -> Iterator[Finding]:
+    try:
+        text = read_caption(picture)
+    except UserError:
+        yield Finding("error", caption_path(picture), "the caption is not UTF-8 text; save it as UTF-8 in your editor")
+        return
+    if text is None:
+        level: Literal["error", "warning"] = "warning" if folder.is_reg else "error"
+        message = f"there is no caption beside it, so {folder.concept!r} would be used; run `prep tag`, or write one"
+        yield Finding(level, picture, message)
+        return
+    for row_level, applies, message in CAPTION_RULES:
+        if applies(Caption(text, keyword, folder.is_reg)):
+            yield Finding(row_level, caption_path(picture), message)
+
+
+def _whole(root: Path, folders: list[Folder]) -> Iterator[Finding]:
+    """Judge what only the whole tree shows: nothing to train on, folders that collide, regularization pictures left over."""
+    if not any(folder.samples for folder in folders if not folder.is_reg):
+        yield Finding("error", root / "img", "there is no N_concept folder with pictures in it, so there is nothing to train on; run `prep build`")
+        return
+    first: dict[tuple[bool, str], Folder] = {}
+    for folder in folders:
+        other = first.setdefault((folder.is_reg, same_name(folder.path.name)), folder)
+        if other is not folder:
+            yield Finding("warning", folder.path, f"on Windows and macOS it is the same folder as {other.path.name}; rename one of the two")
+    wanted, _, unused = regularization_use(folders)
+    if unused:
+        message = f"sd-scripts would never use the last {unused} pictures, as {wanted} samples are enough; raise the repeats in img"
+        yield Finding("warning", root / "reg", message)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")), key=lambda path: path.name)
+
+
+def _some(paths: Iterable[Path], most: int = 3) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
