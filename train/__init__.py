@@ -1,0 +1,1 @@
+"""The LoRA trainer: a checked tree in, one .safetensors file out."""

@@ -1,0 +1,54 @@
+"""The `train` command: one row per command, imported when asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from prep.options import LazyGroup, given_values, parameters, read_settings
+from train.config import SECTIONS, TrainConfig
+from train.run import run
+from train.runtime import StoppedError
+
+COMMANDS = {
+    "run": "train.cli:run_command",
+    "info": "train.tools.info:info",
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="lora-atelier")
+def main(debug: bool) -> None:
+    """Train a LoRA from a checked tree, and look into LoRA files."""
+
+
+def _run(root: Path, restart: bool, **_: Any) -> None:
+    ctx = click.get_current_context()
+    given = {key: _from_here(key, value) for section in SECTIONS.values() for key, value in given_values(ctx, section).items()}
+    try:
+        run(TrainConfig.load(read_settings(root), given).at(root), restart)
+    except StoppedError as stop:
+        click.echo(str(stop), err=True)
+        ctx.exit(stop.exit_code)
+
+
+def _from_here(key: str, value: Any) -> Any:
+    """Make a typed path absolute: it is meant from the current folder, while one in dataset.toml is meant from ROOT."""
+    if isinstance(value, Path):
+        return value.resolve()
+    return str(Path(value).resolve()) if key == "base" and value and Path(value).is_dir() else value
+
+
+run_command = click.Command(
+    "run",
+    params=[
+        click.Argument(["root"], default=".", type=click.Path(path_type=Path)),
+        click.Option(["--restart"], is_flag=True, help="Forget the saved state and begin anew."),
+        *(parameter for section in SECTIONS.values() for parameter in parameters(section)),
+    ],
+    callback=_run,
+    help="Train the LoRA of the project in ROOT (default: here), whose dataset.toml holds the settings; goes on where it was stopped.",
+)

@@ -1,0 +1,210 @@
+"""Every knob of a training run, written once: a frozen dataclass per section, read from one flat [train] table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prep.options import UserError, build, option, settings_of, unknown_keys
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The base model and how it reads a caption."""
+
+    base: str = option("", "-m", help="Base model: pocket, a diffusers folder or a hub id; empty takes [project] base.")
+    clip_skip: int = option(1, help="Which text-encoder layer to read, counted from the last; 1 is the last.", min=1, max=12)
+    max_token_length: int = option(75, help="Caption tokens that are kept.", choices=(75, 150, 225))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pictures, their captions, and how they become batches."""
+
+    tree: Path = option(Path("tree"), help="Training tree with img/N_concept and reg/N_class, as `prep build` writes it.")
+    keyword: str = option("", help="The concept word; empty takes [project] keyword.")
+    class_: str = option("", help="What the concept is one of; empty takes [project] class.")
+    resolution: int | None = option(None, help="Side of the square whose area a picture is scaled to; empty takes the base model's.", min=64)
+    train_batch_size: int = option(1, "-b", help="Pictures per batch.", min=1)
+    num_epochs: int = option(10, "-e", help="Times the whole tree is seen.", min=1)
+    max_train_steps: int | None = option(None, help="Stop after this many steps, even before the last epoch.", min=1)
+    keep_tokens: int = option(1, help="Leading tags that the shuffle leaves in place.", min=0)
+    shuffle_caption: bool = option(True, help="Shuffle the tags of a caption each time it is used.")
+    caption_dropout_rate: float = option(0.0, help="Share of samples trained with an empty caption.", min=0, max=1)
+    flip_aug: bool = option(False, help="Mirror pictures at random; not for asymmetric concepts.")
+    prior_loss_weight: float = option(1.0, help="Weight of a regularization picture's loss.", min=0)
+    enable_bucket: bool = option(True, help="Group pictures by aspect ratio instead of cropping all to a square.")
+    min_bucket_reso: int = option(256, help="Shortest side of a bucket in pixels.", min=64)
+    max_bucket_reso: int = option(1024, help="Longest side of a bucket in pixels.", min=64)
+    bucket_reso_steps: int = option(64, help="Bucket sides are multiples of this many pixels.", min=8)
+    bucket_no_upscale: bool = option(False, help="Never enlarge a picture to fill its bucket.")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The adapter: its size and where it sits."""
+
+    network_dim: int = option(16, help="Rank of the LoRA matrices.", min=1)
+    network_alpha: float = option(8.0, help="The LoRA's output is scaled by alpha / dim.", min=1e-3)
+    train_unet: bool = option(True, help="Train the UNet's part.")
+    train_text_encoder: bool = option(True, help="Train the text encoder's part.")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer, its rates and their course over the run."""
+
+    optimizer: str = option("adamw", help="Which optimizer to use.", choices="train.optimizers:OPTIMIZERS")
+    learning_rate: float = option(1e-4, "--lr", help="Learning rate of every part that has none of its own.", min=0)
+    unet_lr: float | None = option(None, help="Learning rate of the UNet's part.", min=0)
+    text_encoder_lr: float | None = option(None, help="Learning rate of the text encoder's part.", min=0)
+    lr_scheduler: str = option("cosine", help="Course of the learning rate.", choices="train.schedules:SCHEDULES")
+    lr_warmup_ratio: float = option(0.05, help="Share of the steps over which the rate rises from 0; constant has none.", min=0, max=1)
+    lr_scheduler_num_cycles: int = option(1, help="Falls from full rate to 0 under cosine_with_restarts.", min=1)
+    lr_scheduler_power: float = option(1.0, help="Exponent of the polynomial course.", min=0)
+    max_grad_norm: float = option(1.0, help="Longer gradients are scaled down to this length; 0 leaves them.", min=0)
+    gradient_accumulation_steps: int = option(1, help="Batches that make one step.", min=1)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the prediction is measured by."""
+
+    loss_type: str = option("l2", help="How an error is measured.", choices="train.loss:LOSSES")
+    min_snr_gamma: float = option(0.0, help="Cap on the weight of nearly clean timesteps, 5 is usual; 0 is off.", min=0)
+    noise_offset: float = option(0.0, help="Noise that shifts a whole channel, for darker and brighter pictures; 0 is off.", min=0)
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is written, where, in which precision, and the run's seed."""
+
+    output_dir: Path = option(Path("lora"), "-o", help="Folder for the LoRA, its state, log and sample pictures.")
+    output_name: str = option("", "-n", help="Name of the LoRA; empty takes [project] name.")
+    save_precision: str = option("fp16", help="Precision of the saved weights.", choices=("fp16", "bf16", "fp32"))
+    mixed_precision: str = option("auto", help="Precision of the computation.", choices=("auto", "no", "fp16", "bf16"))
+    seed: int = option(42, help="Seed of all randomness.", min=0)
+    save_state_every_n_steps: int = option(50, help="Steps between saved states, from which a stopped run goes on; 0 saves none.", min=0)
+    save_every_n_epochs: int = option(0, help="Also keep the LoRA of every so many epochs; 0 keeps the last only.", min=0)
+    sample_prompts: str = option("", help="Prompts of the sample pictures, separated by |; empty takes keyword and class.")
+    sample_steps: int = option(25, help="Denoising steps of a sample picture; 0 draws none.", min=0)
+    guidance_scale: float = option(5.0, help="How strictly a sample picture follows its prompt.", min=0)
+
+    def file(self, ending: str) -> Path:
+        """Return the path of one of the run's files, such as ".safetensors" or "-state.pt"."""
+        return self.output_dir / f"{self.output_name}{ending}"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The whole run's settings; below train.step a part receives only its own section."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
+        """Read the parsed dataset.toml and what was typed on the command line; raises one UserError with all faults."""
+        project, table, faults = settings.get("project", {}), settings.get("train", {}), []
+        for name, found in (("project", project), ("train", table)):
+            if not isinstance(found, Mapping):
+                raise UserError(f"{name} = {found!r} is not a table; write it as [{name}] with its settings below")
+        tables = [("[project]", _inherited(project)), ("[train]", table)]
+        sections: dict[str, Any] = {}
+        for name, section in SECTIONS.items():
+            fields = {setting.field for setting in settings_of(section)}
+            try:
+                sections[name] = build(section, tables, {key: value for key, value in given.items() if key in fields})
+            except UserError as error:
+                faults.append(str(error))
+                sections[name] = section()  # stands in, so that the faults of the other sections are found as well
+        faults += unknown_keys("[train]", table, known_keys())
+        config = _filled(cls(**sections))
+        faults += _conflicts(config)
+        if faults:
+            raise UserError("; ".join(faults))
+        return config
+
+    def at(self, root: Path) -> TrainConfig:
+        """Return the same settings with tree, output folder and a base folder found from the project folder."""
+        base = root / self.model.base  # a hub id names no folder here and stays as it is
+        return dataclasses.replace(
+            self,
+            model=dataclasses.replace(self.model, base=str(base)) if self.model.base and base.is_dir() else self.model,
+            data=dataclasses.replace(self.data, tree=root / self.data.tree),
+            output=dataclasses.replace(self.output, output_dir=root / self.output.output_dir),
+        )
+
+    def flat(self) -> dict[str, str | int | float | bool | None]:
+        """List all settings under their TOML names, in plain types."""
+        pairs = ((s.key, getattr(getattr(self, name), s.field)) for name, cls in SECTIONS.items() for s in settings_of(cls))
+        return {key: str(value) if isinstance(value, Path) else value for key, value in pairs}
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "network": NetworkConfig,
+    "optimizer": OptimizerConfig,
+    "objective": ObjectiveConfig,
+    "output": OutputConfig,
+}
+
+# Settings that change neither the weights nor their order: a stopped run may go on with others.
+FREE = frozenset(
+    {
+        "base",
+        "tree",
+        "keyword",
+        "class",
+        "output_dir",
+        "output_name",
+        "save_precision",
+        "save_state_every_n_steps",
+        "save_every_n_epochs",
+        "sample_prompts",
+        "sample_steps",
+        "guidance_scale",
+    }
+)
+
+# What [project] says once for all commands, and the setting of the run that it fills.
+INHERITED = {"base": "base", "keyword": "keyword", "class": "class", "name": "output_name", "tree": "tree"}
+
+
+def known_keys() -> list[str]:
+    """List every key that [train] may hold."""
+    return [setting.key for section in SECTIONS.values() for setting in settings_of(section)]
+
+
+def _inherited(project: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: project[name] for name, key in INHERITED.items() if project.get(name, "") != ""}
+
+
+def _filled(config: TrainConfig) -> TrainConfig:
+    """Fill what neither table says: the embedded base, as everywhere in the project, and a name for the file."""
+    name = config.output.output_name or config.data.keyword or "lora"
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, base=config.model.base or "pocket"),
+        output=dataclasses.replace(config.output, output_name=name),
+    )
+
+
+def _conflicts(config: TrainConfig) -> list[str]:
+    """Say which settings cannot stand together."""
+    data, network, name = config.data, config.network, config.output.output_name
+    checks = [
+        (not (network.train_unet or network.train_text_encoder), "train_unet and train_text_encoder are both false; switch one on"),
+        (data.min_bucket_reso > data.max_bucket_reso, "min_bucket_reso is over max_bucket_reso; swap them"),
+        (bool(data.bucket_reso_steps % 8), "bucket_reso_steps must be a multiple of 8, the pixels of one latent; use 64"),
+        (Path(name).name != name, f"output_name {name!r} is not a plain file name; leave out folders"),
+    ]
+    return [sentence for wrong, sentence in checks if wrong]

@@ -1,0 +1,170 @@
+"""A training run from top to bottom: check, load, train step by step, save, read back, draw samples."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prep.options import UserError
+from prep.tree import Folder, read_tree, validate
+from train.config import DataConfig, TrainConfig
+from train.fingerprint import fingerprint_of, finished_run
+from train.log import StepLog, track
+from train.noise import NoiseSchedule
+from train.optimizers import build_optimizer, learning_rates, set_rates
+from train.result import RunResult, draw_samples, save_checked
+from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals
+from train.state import Job, TrainState, read_state
+from train.step import training_step
+
+if TYPE_CHECKING:
+    from train.dataset import Batch
+    from train.families.sd import Model
+
+SHOWN = 3  # findings of the tree check that are named in full
+
+
+def run(config: TrainConfig, restart: bool = False) -> RunResult:
+    """Train one LoRA and return where it is; a run that was stopped goes on, unless `restart`."""
+    from train.families import load_model
+
+    folders = checked_tree(config.data)
+    with StopSignals() as signals:
+        runtime = Runtime.choose(config.output.mixed_precision)
+        print(f"computing on {runtime.description}")
+        model = load_model(config.model.base)
+        fingerprint = fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders))
+        if restart:
+            config.output.file("-state.pt").unlink(missing_ok=True)
+        elif done := finished_run(config.output, fingerprint):
+            print(f"{config.output.file('.safetensors')} is the result of these settings already; give --restart to train it again")
+            sheet = config.output.file("-samples.png")
+            return RunResult(config.output.file(".safetensors"), done["steps"], done["loss"], sheet if sheet.exists() else None)
+        saved = read_state(config.output.file("-state.pt"), fingerprint)
+        job = prepare(config, runtime, model, fingerprint)
+        state = start(job, saved)
+        announce(job, state)
+        train(job, state, signals)
+        path = config.output.file(".safetensors")
+        save_checked(path, job, state)
+        print(f"{path} saved and read back: {len(state.network.layers)} layers, mean loss {state.mean_loss:.4f}")
+        samples = draw_samples(job)
+        config.output.file("-state.pt").unlink(missing_ok=True)  # last, so that a kill up to here repeats no training
+    return RunResult(path, state.step, state.mean_loss, samples)
+
+
+def checked_tree(config: DataConfig) -> list[Folder]:
+    """Read the tree; raises UserError with the first errors that the tree check finds."""
+    findings = validate(config.tree, config.keyword)
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        more = f"; and {len(errors) - SHOWN} more, `prep check` lists them" if len(errors) > SHOWN else ""
+        raise UserError("; ".join(f"{e.path}: {e.message.rstrip('.')}" for e in errors[:SHOWN]) + more)
+    if findings:
+        print(f"the tree has {len(findings)} warnings, `prep check` lists them")
+    return read_tree(config.tree)
+
+
+def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: dict[str, Any]) -> Job:
+    """Encode the pictures, then make room for training: the VAE leaves the device, the rest takes the compute type."""
+    from train.dataset import TrainingSet
+
+    model.to(runtime.device)
+    data = TrainingSet.load(config, model, track)
+    model.vae.to("cpu")
+    runtime.place(model.unet, *model.text_encoders)
+    schedule = NoiseSchedule.from_config(model.scheduler_config, model.prediction_type)
+    steps_per_epoch = -(-data.batches_per_epoch // config.optimizer.gradient_accumulation_steps)
+    steps = min(config.data.num_epochs * steps_per_epoch, config.data.max_train_steps or 10**9)
+    return Job(config, runtime, model, data, schedule, fingerprint, steps)
+
+
+def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
+    """Attach a fresh LoRA, or the one of the saved state with its optimizer and generator."""
+    import torch
+
+    from train.adapters.lora import LoRANetwork
+
+    config = job.config
+    parts = {"unet": config.network.train_unet, "text_encoder": config.network.train_text_encoder}
+    targets = [target for target in job.model.targets() if parts[target.part]]
+    generator = torch.Generator().manual_seed(config.output.seed)  # the only source of chance besides the data's own
+    network = LoRANetwork(targets, config.network.network_dim, config.network.network_alpha, generator).to(job.runtime.device)
+    state = TrainState(network, build_optimizer(config.optimizer, network), generator, job.runtime.scaler)
+    if saved:
+        state.restore(saved)
+    return state
+
+
+def announce(job: Job, state: TrainState) -> None:
+    """Print what the run will do, in the numbers a user checks first."""
+    data, optimizer, counts = job.config.data, job.config.optimizer, job.data.summary()
+    repeats = sorted({folder["n_repeats"] for folder in counts["dataset_dirs"].values()})
+    gathered = f" / {optimizer.gradient_accumulation_steps} a step" if optimizer.gradient_accumulation_steps > 1 else ""
+    rates = ", ".join(f"{part} {rate:g}" for part, rate in learning_rates(optimizer).items() if state.network.parameters_of(part))
+    print(
+        f"{counts['pictures']} pictures x {' or '.join(map(str, repeats))} repeats + {counts['reg_samples']} reg = "
+        f"{counts['train_samples'] + counts['reg_samples']} samples, batch {data.train_batch_size} -> {job.data.batches_per_epoch} batches{gathered} "
+        f"x {data.num_epochs} epochs = {job.steps} steps" + (" (max_train_steps)" if job.steps == data.max_train_steps else "")
+    )
+    if counts["reg_unused"]:
+        print(f"{counts['reg_unused']} regularization pictures are more than needed and stay unused")
+    print(f"learning rates: {rates} ({optimizer.optimizer}, {optimizer.lr_scheduler})")
+    if state.step:
+        print(f"going on from step {state.step}, saved in {job.config.output.file('-state.pt')}")
+
+
+def train(job: Job, state: TrainState, signals: StopSignals) -> None:
+    """Take all steps that are left, saving the state on the way, at the end, and when a signal asks to stop."""
+    output = job.config.output
+    saved_at, every = output.file("-state.pt"), output.save_state_every_n_steps
+    with StepLog(output.file(".jsonl"), job.steps, state.step) as log, signals.held():
+        for group in groups_left(job, state):
+            began, epoch = time.monotonic(), state.epoch + 1
+            loss, grad_norm, rates = take_step(group, job, state)
+            state.advance(len(group), job.data.batches_per_epoch, loss)
+            record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss}
+            record["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
+            log.write({**record, **rates, "seconds": round(time.monotonic() - began, 4)}, state.mean_loss)
+            if output.save_every_n_epochs and state.batch == 0 and state.epoch % output.save_every_n_epochs == 0 and state.step < job.steps:
+                save_checked(output.file(f"-{state.epoch:06d}.safetensors"), job, state)
+            if signals.caught or state.step == job.steps or (every and state.step % every == 0):
+                state.save(saved_at, job.fingerprint)
+            if signals.caught:
+                raise StoppedError(signals.caught, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
+
+
+def groups_left(job: Job, state: TrainState) -> Iterator[list[Batch]]:
+    """Yield the batches of each step that is left; a step never reaches over the end of an epoch."""
+    size = job.config.optimizer.gradient_accumulation_steps
+    while state.step < job.steps:
+        batches = job.data.batches(state.epoch, state.batch)
+        while state.step < job.steps and (group := list(itertools.islice(batches, size))):
+            yield group
+
+
+def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[float, float, dict[str, float]]:
+    """Do one optimizer step over its batches; returns the mean loss of a sample, the gradient's norm and the rates."""
+    import torch
+
+    config, runtime = job.config, job.runtime
+    rates = set_rates(state.optimizer, config.optimizer, state.step, job.steps)
+    loss = 0.0
+    try:
+        for batch in group:
+            with runtime.autocast():
+                batch_loss = training_step(runtime.moved(batch), job.model, job.schedule, config, state.generator)
+            # divided by the full count also where an epoch ends early: every sample then counts alike
+            loss += runtime.backward(batch_loss / config.optimizer.gradient_accumulation_steps)
+        norm = runtime.update(state.optimizer, list(state.network.parameters()), config.optimizer.max_grad_norm)
+    except NotFiniteError as error:
+        captions = "; ".join(caption for batch in group for caption in batch.captions)
+        advice = "look at its pictures, lower learning_rate" + (', or set mixed_precision = "no"' if runtime.dtype else "")
+        raise UserError(f"{error} at step {state.step + 1}, in the batch captioned {captions!r}; {advice}") from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"out of memory at step {state.step + 1}; lower train_batch_size or resolution, and run again") from error
+    weight = sum(batch.weight.mean().item() for batch in group) / config.optimizer.gradient_accumulation_steps
+    return loss / (weight or 1.0), norm, {f"lr_{part}": rate for part, rate in rates.items()}

@@ -1,0 +1,155 @@
+"""Where and how a run computes: device, precision, the backward pass, and signals that ask it to stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prep.options import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+B = TypeVar("B", bound=Any)
+
+# device type -> what "auto" takes there, and why; a CUDA card is asked for bf16 first
+AUTO = {
+    "cuda": ("fp16", "this GPU has no bf16"),
+    "mps": ("no", "mixed precision on Apple GPUs is young"),
+    "cpu": ("no", "a processor gains little from it"),
+}
+
+
+class NotFiniteError(Exception):
+    """The loss or its gradient became infinite or not a number."""
+
+
+class StoppedError(Exception):
+    """A signal ended the run; `exit_code` is the shell's 128 + signal."""
+
+    def __init__(self, number: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.exit_code = 128 + number
+
+
+def choose_precision(setting: str, device: str, has_bf16: bool) -> tuple[str, str]:
+    """Return "no", "fp16" or "bf16" for the setting mixed_precision, and why."""
+    if setting == "bf16" and device == "cuda" and not has_bf16:
+        raise UserError('mixed_precision = "bf16", but this GPU has no bf16; set it to "auto" or "fp16"')
+    if setting != "auto":
+        return setting, "as set"
+    if device == "cuda" and has_bf16:
+        return "bf16", "the GPU has it, and it needs no loss scaling"
+    return AUTO[device]
+
+
+@dataclass
+class Runtime:
+    """Plain torch on one device: `dtype` is autocast's, None for plain float32."""
+
+    device: torch.device
+    precision: str
+    dtype: torch.dtype | None
+    scaler: torch.amp.GradScaler | None
+    description: str
+
+    @classmethod
+    def choose(cls, mixed_precision: str) -> Runtime:
+        """Take the GPU if there is one, and the precision that suits it."""
+        import torch
+
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        precision, why = choose_precision(mixed_precision, kind, kind == "cuda" and torch.cuda.is_bf16_supported())
+        dtype = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        # fp16 gradients underflow unless the loss is scaled up (https://arxiv.org/abs/1710.03740)
+        scaler = torch.amp.GradScaler(kind) if precision == "fp16" else None
+        name = torch.cuda.get_device_name() if kind == "cuda" else {"cpu": "the processor", "mps": "the Apple GPU"}[kind]
+        words = "no mixed precision" if dtype is None else f"mixed precision {precision}"
+        return cls(torch.device(kind), precision, dtype, scaler, f"{name}, {words} ({why})")
+
+    def place(self, *modules: nn.Module) -> None:
+        """Move frozen modules to the device; a GPU holds them in the compute type, which halves their memory."""
+        import torch
+
+        for module in modules:
+            module.requires_grad_(False).eval()
+            # torch's own `to`: diffusers' one warns of the cast, which autocast makes harmless
+            torch.nn.Module.to(module, device=self.device, dtype=self.dtype if self.device.type == "cuda" else None)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def moved(self, batch: B) -> B:
+        """Return a batch whose tensors lie on the device."""
+        if self.device.type == "cpu":
+            return batch
+        fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+        return dataclasses.replace(batch, **{name: value.to(self.device) for name, value in fields.items() if hasattr(value, "to")})
+
+    def backward(self, loss: Tensor) -> float:
+        """Add the loss's gradient and return its value; raises NotFiniteError before a broken loss can spoil the weights."""
+        value = loss.item()  # the one sync point of a step
+        if not math.isfinite(value):
+            raise NotFiniteError("the loss is not a number")
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        return value
+
+    def update(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], max_grad_norm: float) -> float:
+        """Clip the gradient, step, clear it, and return its norm before clipping."""
+        import torch
+
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf).item()
+        if self.scaler is not None:
+            self.scaler.step(optimizer)  # skips by itself what overflowed, and scales less next time
+            self.scaler.update()
+        elif math.isfinite(norm):
+            optimizer.step()
+        else:
+            raise NotFiniteError("the gradient is not a number")
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+class StopSignals:
+    """Turn SIGINT and SIGTERM into a StoppedError: at once, or inside `held` when the caller is ready for it."""
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._holding = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread handle signals
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[StopSignals]:
+        """Only note the first signal while this block runs; a second one breaks it off."""
+        self._holding = True
+        try:
+            yield self
+        finally:
+            self._holding = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._holding and self.caught is None:
+            self.caught = number
+        else:
+            raise StoppedError(number, "stopped; what was saved before is whole")

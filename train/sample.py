@@ -1,0 +1,146 @@
+"""Pictures drawn by a base model, with or without a LoRA attached, and the sheet on which they are compared."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from prep.clip_bpe import LENGTHS, count
+from prep.options import UserError
+from train.families import load_model
+from train.families.sd import Model
+
+# What a scheduler config of a latent model means where it is silent: diffusers' own defaults are those of pixel models.
+SCHEDULER_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False}
+# The sheet, in pixels: pictures smaller than this are enlarged by a whole factor, so that a person can see them.
+CELL, MARGIN, FONT_SIZE, LABEL_WIDTH = 160, 8, 15, 200
+PAPER, INK = (255, 255, 255), (30, 30, 30)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Draws pictures with DDIM (arxiv.org/abs/2010.02502, eta 0) and classifier-free guidance, as StableDiffusionPipeline does."""
+
+    model: Model
+    clip_skip: int = 1
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int = 25,
+        guidance_scale: float = 5.0,
+        negative_prompt: str = "",
+        size: int | tuple[int, int] | None = None,
+        batch_size: int = 8,
+    ) -> Iterator[Image.Image]:
+        """Yield one RGB picture per prompt; each starts from its own seed, so that how they are batched does not matter.
+
+        `size` is a side or (width, height) in pixels, by default what the model was trained at; a scale of 1 is no guidance.
+        """
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
+        width, height = self._size(size)
+        length = token_length([*prompts, negative_prompt])
+        for i in range(0, len(prompts), batch_size):
+            batch = list(prompts[i : i + batch_size])
+            latents = self._initial_latents(seeds[i : i + batch_size], width, height)
+            with torch.no_grad():
+                conditioning = self._conditioning(batch, length)
+                if guidance_scale > 1:
+                    conditioning = torch.cat([self._conditioning([negative_prompt] * len(batch), length), conditioning])
+                latents = self._denoise(latents, conditioning, steps, guidance_scale)
+                yield from to_images(self.model.decode_latents(latents))
+
+    def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
+        size = size or self.model.resolution
+        width, height = (size, size) if isinstance(size, int) else size
+        if width % self.model.vae_scale or height % self.model.vae_scale:
+            raise UserError(f"size {width}x{height} is not a multiple of {self.model.vae_scale} pixels; give another size")
+        return width, height
+
+    def _initial_latents(self, seeds: Sequence[int], width: int, height: int) -> Tensor:
+        shape = (self.model.unet.config.in_channels, height // self.model.vae_scale, width // self.model.vae_scale)
+        # Drawn on the CPU: a seed then means the same picture on every device.
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(noise).to(self.model.device)
+
+    def _conditioning(self, prompts: list[str], length: int) -> Tensor:
+        return self.model.conditioning(self.model.tokenize(prompts, length), self.clip_skip)
+
+    def _denoise(self, latents: Tensor, conditioning: Tensor, steps: int, guidance_scale: float) -> Tensor:
+        """Take noise (B, 4, h, w) to latents; `conditioning` is (2B, L, C), unconditional half first, or (B, L, C) without guidance."""
+        from diffusers import DDIMScheduler
+
+        noise_scheduler: Any = DDIMScheduler.from_config({**SCHEDULER_DEFAULTS, **self.model.scheduler_config})
+        noise_scheduler.set_timesteps(steps)
+        copies = len(conditioning) // len(latents)
+        for timestep in noise_scheduler.timesteps:
+            # The model may be in half precision; the latents stay in float32, where 25 small steps lose nothing.
+            noisy = torch.cat([latents] * copies).to(self.model.unet.dtype)
+            prediction = self.model.denoise(noisy, timestep.expand(len(noisy)).to(noisy.device), conditioning).float()
+            if copies == 2:
+                unconditional, conditional = prediction.chunk(2)
+                prediction = unconditional + guidance_scale * (conditional - unconditional)
+            latents = noise_scheduler.step(prediction, timestep, latents, eta=0.0).prev_sample
+        return latents
+
+
+def load_generator(base: str, clip_skip: int = 1) -> Generator:
+    """Load a base model to draw with, on the GPU in half precision if there is one."""
+    gpu = torch.cuda.is_available()
+    model = load_model(base, torch.float16 if gpu else torch.float32)
+    return Generator(model.to("cuda" if gpu else "cpu"), clip_skip)
+
+
+def token_length(texts: Sequence[str]) -> int:
+    """Return the smallest of 75, 150 and 225 that holds all texts (the last one if none does)."""
+    longest = max(map(count, texts))
+    return next((length for length in LENGTHS if longest <= length), LENGTHS[-1])
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Turn pixels (B, 3, H, W) in [0, 1] into RGB pictures."""
+    values = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(value) for value in values]
+
+
+def grid(rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str] = (), column_labels: Sequence[str] = (), scale: int = 1) -> Image.Image:
+    """Lay pictures out in labelled rows on one sheet; small ones are enlarged by `scale`, or so far that they can be seen."""
+    font = ImageFont.load_default(FONT_SIZE)
+    factor = scale if scale > 1 else max(1, math.ceil(CELL / min(min(image.size) for row in rows for image in row)))
+    shown = [[image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC) for image in row] for row in rows]
+    width = max(image.width for row in shown for image in row) + MARGIN
+    heights = [max(image.height for image in row) + MARGIN for row in shown]
+    left = LABEL_WIDTH + MARGIN if row_labels else MARGIN
+    columns = [wrap(label, font, width - MARGIN) for label in column_labels]
+    top = max((text_height(text, font) for text in columns), default=0) + 2 * MARGIN
+    sheet = Image.new("RGB", (left + width * max(map(len, shown)), top + sum(heights)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, text in enumerate(columns):
+        draw.multiline_text((left + i * width, MARGIN), text, INK, font)
+    for i, label in enumerate(row_labels):
+        draw.multiline_text((MARGIN, top + sum(heights[:i])), wrap(label, font, LABEL_WIDTH - MARGIN), INK, font)
+    for i, row in enumerate(shown):
+        for j, image in enumerate(row):
+            sheet.paste(image, (left + j * width, top + sum(heights[:i])))
+    return sheet
+
+
+def wrap(text: str, font: Any, width: int) -> str:
+    """Break a label into lines of at most `width` pixels (by the font's mean letter)."""
+    letters = max(1, int(width / (font.getlength("abcdefghij mnop") / 15)))
+    return "\n".join(textwrap.wrap(text, letters))
+
+
+def text_height(text: str, font: Any) -> int:
+    """Return the height in pixels of a label."""
+    return math.ceil(ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font)[3])

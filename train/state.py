@@ -1,0 +1,112 @@
+"""What stays and what changes while a run trains; what changes is saved, so that a stopped run equals one that never stopped."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prep.options import UserError, atomic_write
+from train.config import TrainConfig
+from train.noise import NoiseSchedule
+from train.runtime import Runtime
+
+if TYPE_CHECKING:
+    import torch
+
+    from train.adapters.lora import LoRANetwork
+    from train.dataset import TrainingSet
+    from train.families.sd import Model
+
+COUNTS = ("step", "epoch", "batch", "losses", "started_at")
+RECENT = 100  # losses that the shown mean runs over
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that stays as it is while a run trains; `steps` is how many it takes in all."""
+
+    config: TrainConfig
+    runtime: Runtime
+    model: Model
+    data: TrainingSet
+    schedule: NoiseSchedule
+    fingerprint: Mapping[str, Any]
+    steps: int
+
+
+@dataclass
+class TrainState:
+    """What a step reads and changes; `epoch` and `batch` say which batch comes next."""
+
+    network: LoRANetwork
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    scaler: torch.amp.GradScaler | None = None
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    losses: list[float] = field(default_factory=list)
+    started_at: float = field(default_factory=time.time)
+
+    @property
+    def mean_loss(self) -> float:
+        return sum(self.losses) / max(1, len(self.losses))
+
+    def advance(self, batches: int, batches_per_epoch: int, loss: float) -> None:
+        """Count one step that took `batches` batches."""
+        self.step += 1
+        self.losses = [*self.losses[1 - RECENT :], loss]
+        self.batch += batches
+        if self.batch >= batches_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def save(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
+        """Write the state whole or not at all."""
+        import torch
+
+        buffer = io.BytesIO()
+        saved = {
+            "fingerprint": dict(fingerprint),
+            "counts": {name: getattr(self, name) for name in COUNTS},
+            "network": self.network.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "scaler": self.scaler.state_dict() if self.scaler else {},
+        }
+        torch.save(saved, buffer)
+        try:
+            atomic_write(path, buffer.getvalue())
+        except OSError as error:
+            raise UserError(f"cannot write {path} ({error.strerror}); make room and run again, training goes on from the last saved state") from error
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take over what `save` wrote."""
+        self.network.load(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.generator.set_state(saved["generator"])
+        if self.scaler and saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        for name in COUNTS:
+            setattr(self, name, saved["counts"][name])
+
+
+def read_state(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read a saved state, None if there is none; raises UserError if it is broken or of another run."""
+    import torch
+
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        before = saved["fingerprint"]
+    except Exception as error:  # torch.load fails in many ways on a broken file, and all mean the same here
+        raise UserError(f"{path} is not a state of a run ({type(error).__name__}); give --restart to begin anew") from error
+    changed = [key for key in {**before, **fingerprint} if before.get(key) != fingerprint.get(key)]
+    if changed:
+        words = ", ".join(f"{key} was {before.get(key)}, is {fingerprint.get(key)}" for key in changed[:3])
+        raise UserError(f"{path} is the state of a run that differs ({words}); set that back to go on, or give --restart to begin anew")
+    return saved
