@@ -84,7 +84,8 @@ class Clean(Step):
     def _clean(self, item: Item, store: Store) -> None:
         source = item.source or item.path
         item.source_sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-        item.imported_caption = read_caption(source)
+        caption = read_caption(source)  # `prep tag` on the raw folder may have written it; then it is compiled anew here
+        item.imported_caption = None if caption and Store(source.parent).wrote(source, caption) else caption
         decoded = decode(source, self._background())
         item.notes = decoded.notes + (["renamed_suffix"] if decoded.suffix not in ("", source.suffix) else [])
         item.width, item.height = decoded.image.size

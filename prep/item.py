@@ -108,6 +108,14 @@ class Store:
         item.source = item.source and self._absolute(item.source)
         return item
 
+    def wrote(self, picture: Path, caption: str) -> bool:
+        """Tell whether the caption beside a picture of this folder is as a command wrote it, not a person's."""
+        sidecar = self._sidecar(picture.stem)
+        if not sidecar.exists():
+            return False
+        item = self._read(sidecar)
+        return not item.hand and item.written is not None and item.written.strip() == caption
+
     def _relative(self, path: Path) -> Path:
         return Path(Path(os.path.relpath(_plain(path), _plain(self.folder))).as_posix())
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,14 @@ class Labels:
     names: tuple[str, ...]
     categories: tuple[str, ...]
 
+    @cached_property
+    def _ratings(self) -> frozenset[int]:
+        return frozenset(index for index, category in enumerate(self.categories) if category == "rating")
+
     def read(self, values: np.ndarray, floor: float) -> Scores:
         """Name the scores of one picture, shape (labels,): all ratings, and what else is at least `floor`."""
         scores: Scores = {"rating": {}, "general": {}, "character": {}}
-        wanted = set((values >= floor).nonzero()[0].tolist()) | {i for i, c in enumerate(self.categories) if c == "rating"}
-        for index in sorted(wanted):
+        for index in sorted(self._ratings.union((values >= floor).nonzero()[0].tolist())):
             scores.setdefault(self.categories[index], {})[self.names[index]] = float(values[index])
         return scores
 

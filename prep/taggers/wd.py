@@ -121,6 +121,8 @@ def open_session(path: Path, device: str) -> Any:
     providers: list[Any] = [PROVIDERS["cpu"]]
     if device != "cpu" and PROVIDERS["cuda"] in onnxruntime.get_available_providers():
         providers.insert(0, (PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}))
+        if device == "auto":
+            onnxruntime.set_default_logger_severity(4)  # that CUDA cannot be loaded is no error then
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime raises a class of its own for each kind of fault, all straight from Exception

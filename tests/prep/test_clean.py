@@ -236,3 +236,15 @@ def test_clean_dedup_crop_in_one_stream_and_again(project: Place) -> None:
 def test_out_in_a_project_is_refused(project: Place) -> None:
     with pytest.raises(UserError, match="leave --out away"):
         run(project, out="elsewhere")
+
+
+def test_captions_that_tag_wrote_beside_raw_pictures_are_not_taken_for_hand_work(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("ours", "theirs"):
+        Image.new("RGB", (256, 256), "red").save(raw / f"{name}.png")
+        (raw / f"{name}.txt").write_text("1girl, solo\n", encoding="utf-8")
+    Store(raw).save(Item("ours", raw / "ours.png", written="1girl, solo"))
+    Clean(out=str(tmp_path / "out")).main(Place.open(raw))
+    imported = {item.key: item.imported_caption for item in Store(tmp_path / "out").load()}
+    assert imported == {"ours": None, "theirs": "1girl, solo"}

@@ -88,7 +88,7 @@ def test_batches_of_any_size_equal_one_by_one(tmp_path: Path, fixed: int | str, 
 
 def test_a_model_that_does_not_fit_its_labels_is_named(tmp_path: Path) -> None:
     tagger = tagger_in(tmp_path, tags=TAGS[:-1])
-    with pytest.raises(UserError, match="gives 8 scores but .* names 7 tags"):
+    with pytest.raises(UserError, match=r"gives 8 scores but .* names 7 tags"):
         tagger.prepare(noise(8, 8))
 
 

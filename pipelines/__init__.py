@@ -1,0 +1,1 @@
+"""Whole chains, where they run, and the embedded default."""
