@@ -1,78 +1,84 @@
 """Make the pocket models anew: `python -m pipelines.pocket.make`; every stage that is done is skipped.
 
-The times are those that made the committed files, on two CPU cores.
+The stages are draw, vae, decoder, tagger, text, unet, export and measure. The times are those that made the committed files, on two CPU cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipelines.pocket import BASE, TAGGER, base, drawings, tagger, vae
+from pipelines.pocket.export import export_base
+from pipelines.pocket.measure import measure
 
 COUNT = 12000  # drawings of the base model's world
 MARKED = 5000  # drawings for the tagger, with marks
 
 
 def main() -> None:
+    """Run the stages that are not done yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("pocket-work"), help="where drawings and checkpoints are kept")
-    parser.add_argument("--vae-minutes", type=float, default=8)
-    parser.add_argument("--tagger-minutes", type=float, default=3)
+    parser.add_argument("--vae-minutes", type=float, default=6)
+    parser.add_argument("--decoder-minutes", type=float, default=4)
+    parser.add_argument("--tagger-minutes", type=float, default=2)
     parser.add_argument("--text-minutes", type=float, default=1.5)
-    parser.add_argument("--unet-minutes", type=float, default=45)
+    parser.add_argument("--unet-minutes", type=float, default=35)
+    parser.add_argument("--export", action="store_true", help="train nothing: export and measure the newest checkpoint, also in mid-training")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    plain = drawings.cached(args.work / "plain.npz", COUNT, 1)
-    coder = _stage(args.work / "vae.pt", vae.build(), lambda: vae.train(plain.pixels, args.vae_minutes))
-    _tagger_stage(args, coder)
-    latents = vae.encode(coder, plain.pixels)
-    scaled = latents * float(coder.config.scaling_factor)
+    if not args.export:
+        train(args)
+    newest = max((args.work / name for name in ("unet.pt", "unet-part.pt")), key=lambda path: path.stat().st_mtime if path.exists() else 0)
+    unet, text = base.build_unet(), base.build_text_encoder()
+    torch.nn.ModuleList([unet, text]).load_state_dict(torch.load(newest))
+    export_base(_load_vae(args.work / "vae-sharp.pt"), unet, text, BASE)
+    print(json.dumps(asdict(measure()), indent=1))
+
+
+def train(args: argparse.Namespace) -> None:
+    """Draw and train, each stage into a file of its own in the work folder."""
+    work: Path = args.work
+    plain = drawings.cached(work / "plain.npz", COUNT, 1)
+    _stage(work / "vae.pt", lambda: _with_scale(vae.train(plain.pixels, args.vae_minutes)))
+    coder = _load_vae(work / "vae.pt")
+    _stage(work / "vae-sharp.pt", lambda: _with_scale(vae.sharpen(_load_vae(work / "vae.pt"), plain.pixels, args.decoder_minutes)))
+    if not (TAGGER / "model.onnx").exists():
+        marked = drawings.cached(work / "marked.npz", MARKED, 2, marks=True)
+        tagger.export(tagger.train(marked, vae.reconstruct(coder, marked.pixels), args.tagger_minutes), TAGGER)
     text = base.build_text_encoder()
-    if not (args.work / "text.pt").exists():
-        base.pretrain_text(text, plain, args.text_minutes)
-        torch.save(text.state_dict(), args.work / "text.pt")
-    text.load_state_dict(torch.load(args.work / "text.pt"))
-    unet, text = base.train(scaled, plain, text, args.unet_minutes, args.work / "unet.pt")
-    export_base(coder, unet, text, BASE)
+    _stage(work / "text.pt", lambda: base.pretrain_text(text, plain, args.text_minutes) or text.state_dict())
+    text.load_state_dict(torch.load(work / "text.pt"))
+    if not (work / "unet.pt").exists():
+        scaled = vae.encode(coder, plain.pixels) * float(coder.config.scaling_factor)
+        base.train(scaled, plain, text, args.unet_minutes, work / "unet-part.pt")
+        (work / "unet-part.pt").replace(work / "unet.pt")
 
 
-def _stage(path: Path, fresh: torch.nn.Module, train) -> torch.nn.Module:  # type: ignore[no-untyped-def]
-    """Train the VAE unless its checkpoint is there; the scaling factor travels with the weights."""
+def _stage(path: Path, make: Callable[[], Any]) -> None:
+    """Make what belongs into `path` and keep it, unless it is there."""
     if not path.exists():
-        made = train()
-        torch.save({"weights": made.state_dict(), "scaling_factor": made.config.scaling_factor}, path)
-    saved = torch.load(path)
-    fresh.load_state_dict(saved["weights"])
-    fresh.register_to_config(scaling_factor=saved["scaling_factor"])
-    return fresh.eval()
+        torch.save(make(), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
 
 
-def _tagger_stage(args: argparse.Namespace, coder: torch.nn.Module) -> None:
-    if (TAGGER / "model.onnx").exists():
-        return
-    marked = drawings.cached(args.work / "marked.npz", MARKED, 2, marks=True)
-    tagger.export(tagger.train(marked, vae.reconstruct(coder, marked.pixels), args.tagger_minutes), TAGGER)
+def _with_scale(coder: Any) -> dict[str, Any]:
+    """Pack weights and scaling factor: that is configuration, and would be lost."""
+    return {"weights": coder.state_dict(), "scaling_factor": coder.config.scaling_factor}
 
 
-def export_base(coder: torch.nn.Module, unet: torch.nn.Module, text: torch.nn.Module, folder: Path) -> None:
-    """Write the diffusers folder in fp16."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-    from transformers import CLIPTokenizer
-
-    from prep.clip_bpe import write_tokenizer
-
-    write_tokenizer(folder / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    half = [part.to(torch.float16) for part in (coder, text, unet)]
-    pipeline = StableDiffusionPipeline(
-        *half[:2], tokenizer, half[2], DDIMScheduler(**base.SCHEDULE), safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
-    pipeline.save_pretrained(folder)
-    write_tokenizer(folder / "tokenizer")  # the files that every version of transformers reads
-    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+def _load_vae(path: Path) -> Any:
+    coder, saved = vae.build(), torch.load(path)
+    coder.load_state_dict(saved["weights"])
+    coder.register_to_config(scaling_factor=saved["scaling_factor"])
+    return coder.eval()
 
 
 if __name__ == "__main__":
