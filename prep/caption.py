@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -37,7 +37,7 @@ class Caption(Step, Policy):
             self._compile([item for item, text in zip(batch, texts, strict=True) if text is None], store)
         for item, text in zip(batch, texts, strict=True):
             text = join(item.tags) if text is None else text
-            text = with_keyword(text, item.keyword, self.full_name) if item.keyword else text
+            text = with_keyword(text, item.keyword, self.full_name or item.full_name) if item.keyword else text
             if self.diff:
                 show_change(item, text)
             else:
@@ -51,7 +51,8 @@ class Caption(Step, Policy):
             if model is None:
                 raise UserError(f"{store.hidden} holds no scores of the tagger {self.tagger}; run `prep tag --tagger {self.tagger}` first")
             for item in items:
-                item.tags = compile_tags(_scores_of(item, model, scores, self), self, row_of(model.name))
+                policy = replace(self, full_name=self.full_name or item.full_name)  # `prep keyword` may have been told the name
+                item.tags = compile_tags(_scores_of(item, model, scores, policy), policy, row_of(model.name))
 
     def remember(self, item: Item, store: Store) -> None:
         if not self.diff:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ class Item:
     crop: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in pixels of the picture at `path`
     tags: list[str] = field(default_factory=list)  # compiled, without the keyword
     keyword: str = ""
+    full_name: str = ""  # the character's own name, which `prep keyword` took out
     caption: str = ""
     written: str | None = None  # the caption text we wrote last; a file that differs was edited by hand
     hand: bool = False  # the caption is a person's: kept as it is
@@ -88,10 +90,11 @@ class Store:
 
     def save(self, item: Item) -> None:
         """Write the item's sidecar, only if it differs from what is there."""
-        stored = replace(item, path=self._relative(item.path), source=item.source and self._relative(item.source))
-        text = _adapter().dump_json(stored, indent=1) + b"\n"
+        row = _adapter().dump_python(item, mode="json")
+        row |= {"path": self._relative(item.path), "source": item.source and self._relative(item.source)}
+        text = json.dumps(row, indent=1, ensure_ascii=False) + "\n"
         path = self._sidecar(item.key)
-        if not path.exists() or path.read_bytes() != text:
+        if not path.exists() or path.read_bytes() != text.encode("utf-8"):
             atomic_write(path, text)
 
     def load(self) -> list[Item]:
@@ -116,8 +119,12 @@ class Store:
         item = self._read(sidecar)
         return not item.hand and item.written is not None and item.written.strip() == caption
 
-    def _relative(self, path: Path) -> Path:
-        return Path(Path(os.path.relpath(_plain(path), _plain(self.folder))).as_posix())
+    def _relative(self, path: Path) -> str:
+        """Return the path from the folder, with slashes on every system; from another Windows drive there is only the whole path."""
+        try:
+            return Path(os.path.relpath(_plain(path), _plain(self.folder))).as_posix()
+        except ValueError:
+            return _plain(path).as_posix()
 
     def _absolute(self, path: Path) -> Path:
         return _plain(self.folder / path)
@@ -128,7 +135,8 @@ class Store:
         by_path = {item.path: item for item in known}
         taken = {item.key.casefold() for item in known}
         for path in map(_plain, find_pictures(self.folder)):
-            yield by_path.pop(path, None) or Item(free_key(path.stem, taken), path)
+            remembered = by_path.pop(path, None)
+            yield remembered or Item(free_key(path.stem, taken), path)
         yield from (item for item in by_path.values() if item.dropped and item.path.exists())
 
     def sources(self, raw: Path) -> Iterator[Item]:
@@ -146,7 +154,12 @@ def _plain(path: Path) -> Path:
 
 
 def free_key(stem: str, taken: set[str]) -> str:
-    """Return `stem`, or stem-2, stem-3 ..., whichever no other picture has (case ignored, as Windows and macOS do)."""
+    """Return `stem`, or stem-2, stem-3 ..., whichever no other picture has (case ignored, as Windows and macOS do).
+
+    Raises UserError for a file name that is no Unicode text, as some old archives leave on Linux.
+    """
+    if any("\ud800" <= sign <= "\udfff" for sign in stem):
+        raise UserError(f"the file name {stem!r} is no readable text; rename that file")
     stem = stem[:180] or "picture"  # 255 bytes is the usual limit for a file name; leave room for suffixes
     while len(stem.encode("utf-8")) > 200:
         stem = stem[:-1]

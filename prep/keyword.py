@@ -36,7 +36,7 @@ class Keyword(Step):
     def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
         for item in batch:
             text = hand_text(item)
-            old, item.keyword = item.keyword, self.keyword.strip()
+            old, item.keyword, item.full_name = item.keyword, self.keyword.strip(), self.full_name
             text = with_keyword(join(item.tags) if text is None else text, item.keyword, self.full_name, old)
             write_caption(item, text, store)
         return batch

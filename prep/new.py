@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +58,7 @@ class New(Command):
         for picture in find_pictures(Path(self.raw)) if self.raw else []:
             for file in {picture, picture.with_suffix(".txt"), picture.with_suffix(".caption")}:
                 if file.exists() and not (raw / file.name).exists():
-                    shutil.copy2(file, raw / file.name)
+                    atomic_write(raw / file.name, file.read_bytes())  # a copy cut off halfway would stay
         values = {"name": name, "keyword": self.keyword, "class_": self.class_, "base": self.base, "tagger": self.tagger}
         atomic_write(target, TEMPLATE.format(**{key: toml_text(value) for key, value in values.items()}))
         print(f"{target} written; put your pictures into {raw} and run `prep run`")

@@ -128,8 +128,7 @@ def read_settings(root: Path) -> dict[str, Any]:
     """Read ROOT/dataset.toml; raises UserError if it is missing or is not TOML."""
     path = root / PROJECT_FILE
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors on Windows begin a file with a BOM
     except FileNotFoundError:
         raise UserError(f"no {PROJECT_FILE} in {root.resolve()}; give a folder, or start a project with `prep new`") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

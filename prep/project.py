@@ -107,10 +107,14 @@ class Command:
         """Fill the fields: defaults, then [project], then the command's own table, then what was typed."""
         own = place.settings.get(cls.table(), {})
         faults = unknown_keys(f"[{cls.table()}]", own, [s.key for s in settings_of(cls)])
+        shared = {k: v for k, v in place.settings.get("project", {}).items() if v != ""}
+        try:
+            made = build(cls, [("[project]", shared), (f"[{cls.table()}]", own)], given)
+        except UserError as error:
+            faults.append(str(error))
         if faults:
             raise UserError("; ".join(faults))
-        shared = {k: v for k, v in place.settings.get("project", {}).items() if v != ""}
-        return build(cls, [("[project]", shared), (f"[{cls.table()}]", own)], given)
+        return made
 
     @classmethod
     def command(cls, name: str) -> click.Command:

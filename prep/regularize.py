@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prep.captions import caption_path, parse, to_words
+from prep.captions import caption_path
+from prep.edits import fold
 from prep.images import find_pictures, save
 from prep.item import STORE, Store
 from prep.options import PROJECT_FILE, UserError, atomic_write, load_object, option
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 # A row is "module:function": base model name -> Generator. prep reaches train only through this table.
 GENERATORS = {"diffusers": "train.sample:load_generator"}
+RECORD = Path(STORE, "regularize.json")  # in the folder of the pictures
 
 
 class Generator(Protocol):
@@ -57,50 +60,76 @@ class Regularize(Command):
     def main(self, place: Place) -> None:
         if not self.class_:
             raise UserError("no class is given; say --class 'photo of a man', or write class into [project] of dataset.toml")
-        keyword = to_words(self.keyword).casefold()
-        if keyword and keyword in [to_words(tag).casefold() for tag in parse(self.class_)] + self.class_.casefold().split():
+        if self._holds_keyword():
             raise UserError(f"the class prompt {self.class_!r} holds the keyword {self.keyword!r}; describe the class without it")
         folder = place.reg if place.is_project else place.root
-        folder.mkdir(parents=True, exist_ok=True)
-        self._check_settings(folder)
         count = self.count or matching_count(place)
-        own = {f"{index:05d}.png" for index in range(count)}
-        adopted = sum(path.name not in own for path in find_pictures(folder))
-        todo = [i for i in range(max(0, count - adopted)) if not self._finished(folder / f"{i:05d}.png")]
-        if todo:
-            self._draw(folder, todo)
-        print(f"{count} regularization pictures in {folder} ({len(todo)} drawn now, {adopted} of your own)")
+        drawn = self._drawn(folder)
+        present = [path for path in find_pictures(folder) if not (self.redo and path in drawn)]
+        taken = {path.stem for path in present}
+        todo = [index for index in range(count) if _picture(folder, index).stem not in taken][: max(0, count - len(present))]
+        # A base that cannot be loaded must neither leave a record nor cost the old pictures, so it is loaded first.
+        generator = load_object(GENERATORS["diffusers"])(self.base, clip_skip=self.clip_skip) if todo else None
+        self._start(folder, todo, drawn)
+        if generator:
+            self._draw(generator, folder, todo)
+        adopted = len(present) if self.redo else len(present) - len(drawn)
+        print(f"{len(present) + len(todo)} regularization pictures in {folder} ({len(todo)} drawn now, {adopted} of your own)")
 
-    def _finished(self, picture: Path) -> bool:
-        """A picture counts once its caption is there, which is written after it."""
-        return picture.exists() and caption_path(picture).exists()
+    def _holds_keyword(self) -> bool:
+        """Tell whether the keyword occurs in the prompt as a word or words of its own."""
+        keyword = fold(self.keyword)
+        return bool(keyword) and re.search(rf"(?<!\w){re.escape(keyword)}(?!\w)", fold(self.class_)) is not None
 
-    def _draw(self, folder: Path, todo: list[int]) -> None:
-        generator: Generator = load_object(GENERATORS["diffusers"])(self.base, clip_skip=self.clip_skip)
+    def _draw(self, generator: Generator, folder: Path, todo: list[int]) -> None:
         seeds = [self.seed + index for index in todo]
         settings = {"steps": self.steps, "guidance_scale": self.guidance_scale, "negative_prompt": self.negative_prompt}
         pictures = generator.draw([self.class_] * len(todo), seeds, **settings, size=self.size or None, batch_size=self.batch_size)
         for index, image in zip(todo, track(pictures, "regularize", len(todo)), strict=True):
-            picture = folder / f"{index:05d}.png"
-            save(image, picture)
+            picture = _picture(folder, index)
             atomic_write(caption_path(picture), self.class_ + "\n")
+            save(image, picture)  # last, because a picture that is there counts as done
 
-    def _check_settings(self, folder: Path) -> None:
-        """Refuse to mix pictures drawn with different settings; remember the settings for the next time."""
-        record = folder / STORE / "regularize.json"
-        mine = {
+    def _settings(self) -> dict[str, Any]:
+        """Say what the pictures depend on."""
+        return {
             "class": self.class_, "base": self.base, "steps": self.steps, "guidance_scale": self.guidance_scale, "clip_skip": self.clip_skip,
             "negative_prompt": self.negative_prompt, "size": self.size, "seed": self.seed, "sampler": "ddim",
         }  # fmt: skip
-        if record.exists() and not self.redo:
-            theirs = json.loads(record.read_text(encoding="utf-8"))
-            changed = [f"{key} {theirs.get(key)!r} -> {value!r}" for key, value in mine.items() if theirs.get(key) != value]
-            if changed:
-                raise UserError(f"the pictures in {folder} were drawn with other settings ({', '.join(changed)}); say --redo to draw them anew")
-        if self.redo:  # a picture without its caption counts as not yet drawn, also after a kill in the middle
-            for picture in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
-                caption_path(picture).unlink(missing_ok=True)
-        atomic_write(record, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
+
+    def _drawn(self, folder: Path) -> list[Path]:
+        """List the pictures that were drawn here; raises UserError if they were drawn with other settings and are not to be redone."""
+        theirs = _record(folder)
+        drawn = [picture for picture in (_picture(folder, index) for index in theirs.get("pictures", [])) if picture.exists()]
+        changed = [f"{key} {theirs.get(key)!r} -> {value!r}" for key, value in self._settings().items() if theirs.get(key) != value]
+        if drawn and changed and not self.redo:
+            raise UserError(f"the pictures in {folder} were drawn with other settings ({', '.join(changed)}); say --redo to draw them anew")
+        return drawn
+
+    def _start(self, folder: Path, todo: list[int], drawn: list[Path]) -> None:
+        """Remember the settings and which pictures are ours, so that those of the user are never taken for drawn ones."""
+        ours = set(todo)
+        for picture in drawn:
+            if self.redo:
+                picture.unlink(missing_ok=True)
+            else:
+                ours.add(int(picture.stem))
+        record = {**self._settings(), "pictures": sorted(ours)}
+        atomic_write(folder / RECORD, json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _picture(folder: Path, index: int) -> Path:
+    return folder / f"{index:05d}.png"
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Read with what settings pictures were drawn into the folder, and which; empty if none were."""
+    try:
+        return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError):
+        raise UserError(f"{folder / RECORD} is not readable; delete it to keep the pictures of that folder as your own") from None
 
 
 def matching_count(place: Place) -> int:

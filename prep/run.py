@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -48,6 +49,7 @@ class Report:
     def show(self) -> None:
         """Print one line, and a table of what was set aside."""
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         console = Console(stderr=True)
@@ -56,26 +58,41 @@ class Report:
         if self.aside:
             table = Table("picture", "set aside because", "detail")
             for row in sorted(self.aside):
-                table.add_row(*row)
+                table.add_row(*map(escape, row))  # "[artist] name" is no markup
             console.print(table)
 
 
-def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """Show a bar with rate and time left on a terminal; pass items through quietly elsewhere."""
+@contextmanager
+def bar(title: str, total: int | None = None) -> Iterator[Callable[[float], None]]:
+    """Show a bar with rate and time left on a terminal and give the function that moves it; show nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield from items
+        yield lambda advance: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=total, rate="")
-        for item in items:
-            yield item
+
+        def move(advance: float) -> None:
             speed = progress.tasks[task].speed
-            progress.update(task, advance=1, rate=f"{speed:.1f}/s" if speed else "")
+            progress.update(task, advance=advance, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield move
+
+
+def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """Pass items through and show on a bar how many there have been."""
+    with bar(title, total) as move:
+        yield from _moving(items, move, 1)
+
+
+def _moving(items: Iterable[T], move: Callable[[float], None], by: float) -> Iterator[T]:
+    for item in items:
+        yield item
+        move(by)
 
 
 def run_steps(place: Place, steps: Sequence[Step]) -> Report:
@@ -85,12 +102,14 @@ def run_steps(place: Place, steps: Sequence[Step]) -> Report:
     if not items:
         raise UserError(steps[0].nothing(place))
     title = steps[0].table() if len(steps) == 1 else f"{steps[0].table()} … {steps[-1].table()}"
-    stream: Iterable[Item] = items
-    for step in steps:
-        stream = step(stream, store)
     report = Report()
-    for item in track(stream, title, len(items)):
-        report.add(item)
+    with bar(title, len(items)) as move:
+        # A picture counts half when it is read and half when it is through, so that the bar moves while `dedup` gathers them all.
+        stream: Iterable[Item] = _moving(items, move, 0.5)
+        for step in steps:
+            stream = step(stream, store)
+        for item in _moving(stream, move, 0.5):
+            report.add(item)
     report.save(store)
     report.show()
     for step in steps:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
-from prep.images import PictureError
+from prep.images import PictureError, load
 from prep.item import Item, Store
 from prep.options import UserError
 from prep.project import Command, Place
+
+T = TypeVar("T")
+DAMAGED = ("unreadable", "truncated", "empty_file", "too_large")  # the reasons of a PictureError
 
 
 class Step(Command):
     """A command that works item by item; a subclass writes `apply`, and `inputs` if its work is worth remembering."""
 
-    batch: ClassVar[int] = 16  # items handed to `apply` at once
     writes: ClassVar[bool] = True  # False: the step only looks, sidecars stay as they are
+
+    @property
+    def batch(self) -> int:
+        """Say how many items `apply` is handed at once; a subclass may set a number, or a property of its own."""
+        return 16
 
     def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
         """Work on kept items and give back what goes on; an item that must not is given back dropped."""
@@ -70,8 +79,12 @@ class Step(Command):
                     yield item
 
     def read(self, place: Place, store: Store) -> Iterator[Item]:
-        """Yield the items to work on: those of the folder; `clean` reads the raw folder instead."""
-        return store.items()
+        """Yield the items to work on: those of the folder, a mended picture among them; `clean` reads the raw folder instead."""
+        for item in store.items():
+            if item.dropped in DAMAGED and item.path.parent == Path(os.path.abspath(store.folder)) and _sound(item.path):
+                item.drop("")
+                store.save(item)
+            yield item
 
     def nothing(self, place: Place) -> str:
         """Say in a sentence that there is nothing to read, and what to do."""
@@ -91,7 +104,15 @@ class Step(Command):
         run_steps(place, [self])
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def _sound(picture: Path) -> bool:
+    try:
+        load(picture)
+    except PictureError:
+        return False
+    return True
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Cut a stream into lists of at most `size`."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):

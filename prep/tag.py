@@ -36,7 +36,8 @@ class Tag(Step):
     batch_size: int = option(16, "-b", help="Pictures per forward pass.", min=1, max=1024)
 
     @property
-    def batch(self) -> int:  # type: ignore[override]  # here the size is the user's
+    def batch(self) -> int:
+        """Here the size is the user's."""
         return self.batch_size
 
     @cached_property

@@ -42,6 +42,19 @@ def test_a_project_gives_keyword_and_name(folder: Path, tmp_path_factory: pytest
     assert text(folder / "a.txt") == "sks, 1girl, hat\n"
 
 
+def test_captions_compiled_later_leave_out_the_name_that_keyword_was_told(folder: Path) -> None:
+    assert prep("caption", folder).exit_code == 0
+    assert prep("keyword", folder, "-k", "sks", "--full-name", "red_eyes").exit_code == 0
+    assert item(folder, "a").full_name == "red_eyes"
+    assert prep("caption", folder).exit_code == 0
+    assert text(folder / "a.txt") == "sks, 1girl, hat\n" and item(folder, "a").tags == ["1girl", "hat"]
+    assert prep("caption", folder, "--full-name", "hat").exit_code == 0
+    assert text(folder / "a.txt") == "sks, 1girl, red eyes\n"
+    assert prep("keyword", folder, "-k", "sks").exit_code == 0  # the last word counts: there is no name any more
+    assert prep("caption", folder).exit_code == 0
+    assert text(folder / "a.txt") == "sks, 1girl, red eyes, hat\n"
+
+
 def test_before_tagging_the_caption_is_the_keyword_alone(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     assert prep("keyword", tmp_path, "-k", "sks").exit_code == 0
