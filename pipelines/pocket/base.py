@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipelines.pocket.drawings import Drawings, caption
+from prep.captions import to_words
 from prep.clip_bpe import chunks
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 WIDTH = 96  # of the text encoder's states
-BATCH = 64
+BATCH = 32
+AVERAGE_EVERY = 4  # steps
 SCHEDULE = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
     "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon",
@@ -60,47 +62,49 @@ def pretrain_text(text: CLIPTextModel, drawings: Drawings, minutes: float) -> No
 
     torch.manual_seed(1)
     rng = random.Random(1)
-    index = {tag.replace("_", " "): i for i, tag in enumerate(world.vocabulary())}
+    index = {to_words(tag): i for i, tag in enumerate(world.vocabulary())}
     readout = nn.Linear(WIDTH, len(index))
     parameters = [*text.parameters(), *readout.parameters()]
-    optimizer = torch.optim.AdamW(parameters, 2e-3, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(parameters, 2e-3, weight_decay=1e-3, fused=True)
     start, step = time.monotonic(), 0
     while (done := (time.monotonic() - start) / (60 * minutes)) < 1:
         optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 50) * (0.05 + 0.95 * (1 - done))
-        captions = [caption(rng.choice(drawings.tags), rng) for _ in range(128)]
+        captions = [caption(rng.choice(drawings.tags), rng) for _ in range(32)]
         target = torch.zeros(len(captions), len(index))
         for row, words in enumerate(captions):
-            target[row, [index[tag] for tag in words.split(", ") if tag]] = 1
+            target[row, [index[tag] for tag in words.split(", ") if tag in index]] = 1
         states = text(input_ids=token_ids(captions)).last_hidden_state
         loss = F.binary_cross_entropy_with_logits(readout(states.mean(1)), target)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        descend(optimizer, loss, parameters)
         step += 1
         if step % 50 == 0:
             print(f"text step {step} loss {loss.item():.4f} {done:.0%}", flush=True)
 
 
-def train(
-    latents: torch.Tensor, drawings: Drawings, text: CLIPTextModel, minutes: float, checkpoint: Path
-) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train UNet and text encoder together on scaled latents (N, 4, 16, 16) for a time; returns their running averages."""
+def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: list[nn.Parameter]) -> None:
+    """Take one step with clipped gradients."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+
+
+def train(latents: torch.Tensor, drawings: Drawings, text: CLIPTextModel, minutes: float, checkpoint: Path) -> None:
+    """Train UNet and text encoder together on scaled latents (N, 4, 16, 16) for a time; `checkpoint` holds their running averages."""
     torch.manual_seed(2)
     unet = build_unet()
-    parameters = [*unet.parameters(), *text.parameters()]
-    optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.9, 0.99), weight_decay=1e-2)
-    average = copy.deepcopy(nn.ModuleList([unet, text])).eval().requires_grad_(False)
+    both = nn.ModuleList([unet, text])
+    parameters = list(both.parameters())
+    optimizer = torch.optim.AdamW(parameters, 8e-4, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    average = copy.deepcopy(both).eval().requires_grad_(False)
     start = saved = time.monotonic()
     for step, (clean, ids) in enumerate(batches(latents, drawings)):
         done = (time.monotonic() - start) / (60 * minutes)
-        optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 100) * max(0.03, 1 - done)
+        optimizer.param_groups[0]["lr"] = 8e-4 * min(1, (step + 1) / 100) * max(0.03, 1 - done)
         loss = denoising_loss(unet, text, clean, ids)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        update_average(average, nn.ModuleList([unet, text]), min(0.998, (step + 1) / (step + 10)))
+        descend(optimizer, loss, parameters)
+        if step % AVERAGE_EVERY == 0:
+            update_average(average, both, min(0.99, (step + 1) / (step + 40)))
         if step % 50 == 0:
             print(f"unet step {step} loss {loss.item():.4f} {done:.0%}", flush=True)
         if time.monotonic() - saved > 240 or done >= 1:
@@ -109,7 +113,6 @@ def train(
             checkpoint.with_suffix(".tmp").replace(checkpoint)
         if done >= 1:
             break
-    return average[0], average[1]
 
 
 def batches(latents: torch.Tensor, drawings: Drawings) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.pocket import world
 from prep.captions import join, to_words
+from prep.clip_bpe import vocabulary
 
 SIDE = 64  # pixels of a drawing
 
@@ -67,4 +69,14 @@ def caption(tags: list[str], rng: random.Random) -> str:
     person, rest = tags[0], [tag for tag in tags[1:] if rng.random() < keep]
     rng.shuffle(rest)
     ordered = [person, *rest] if rng.random() < 0.8 else [*rest, person]
+    if rng.random() < 0.15:  # a word that means nothing here, as a LoRA's keyword will: the models learn to draw on regardless
+        ordered.insert(rng.choice((0, 0, len(ordered))), rng.choice(unknown_words()))
     return join(to_words(tag) for tag in ordered)
+
+
+@cache
+def unknown_words() -> list[str]:
+    """List short words of CLIP's vocabulary, one token each, that name nothing in this world."""
+    known = {word for tag in world.vocabulary() for word in tag.split("_")}
+    words = [token.removesuffix("</w>") for token in vocabulary() if token.endswith("</w>")]
+    return [word for word in words if word.isascii() and word.isalpha() and 3 <= len(word) <= 6 and word not in known]

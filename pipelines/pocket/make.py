@@ -6,20 +6,19 @@ The stages are draw, vae, decoder, tagger, text, unet, export and measure. The t
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from pipelines.pocket import BASE, TAGGER, base, drawings, tagger, vae
+from pipelines.pocket import BASE, TAGGER, base, drawings, measure, tagger, vae
 from pipelines.pocket.export import export_base
-from pipelines.pocket.measure import measure
 
 COUNT = 12000  # drawings of the base model's world
-MARKED = 5000  # drawings for the tagger, with marks
+MARKED = 5000  # drawings with marks, which the tagger sees too
+DECODED = 3000  # of these the tagger also sees as the autoencoder gives them back
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("pocket-work"), help="where drawings and checkpoints are kept")
     parser.add_argument("--vae-minutes", type=float, default=6)
     parser.add_argument("--decoder-minutes", type=float, default=4)
-    parser.add_argument("--tagger-minutes", type=float, default=2)
+    parser.add_argument("--tagger-minutes", type=float, default=4.5)
     parser.add_argument("--text-minutes", type=float, default=1.5)
     parser.add_argument("--unet-minutes", type=float, default=35)
     parser.add_argument("--export", action="store_true", help="train nothing: export and measure the newest checkpoint, also in mid-training")
@@ -40,7 +39,7 @@ def main() -> None:
     unet, text = base.build_unet(), base.build_text_encoder()
     torch.nn.ModuleList([unet, text]).load_state_dict(torch.load(newest))
     export_base(_load_vae(args.work / "vae-sharp.pt"), unet, text, BASE)
-    print(json.dumps(asdict(measure()), indent=1))
+    measure.main()
 
 
 def train(args: argparse.Namespace) -> None:
@@ -52,13 +51,15 @@ def train(args: argparse.Namespace) -> None:
     _stage(work / "vae-sharp.pt", lambda: _with_scale(vae.sharpen(_load_vae(work / "vae.pt"), plain.pixels, args.decoder_minutes)))
     if not (TAGGER / "model.onnx").exists():
         marked = drawings.cached(work / "marked.npz", MARKED, 2, marks=True)
-        tagger.export(tagger.train(marked, vae.reconstruct(coder, marked.pixels), args.tagger_minutes), TAGGER)
+        both = drawings.Drawings(np.concatenate([marked.pixels, plain.pixels]), marked.tags + plain.tags)
+        decoded = vae.reconstruct(_load_vae(work / "vae-sharp.pt"), marked.pixels[:DECODED])
+        tagger.export(tagger.train(both, decoded, args.tagger_minutes), TAGGER)
     text = base.build_text_encoder()
     _stage(work / "text.pt", lambda: base.pretrain_text(text, plain, args.text_minutes) or text.state_dict())
     text.load_state_dict(torch.load(work / "text.pt"))
     if not (work / "unet.pt").exists():
-        scaled = vae.encode(coder, plain.pixels) * float(coder.config.scaling_factor)
-        base.train(scaled, plain, text, args.unet_minutes, work / "unet-part.pt")
+        _stage(work / "latents.pt", lambda: vae.encode(coder, plain.pixels) * float(coder.config.scaling_factor))
+        base.train(torch.load(work / "latents.pt"), plain, text, args.unet_minutes, work / "unet-part.pt")
         (work / "unet-part.pt").replace(work / "unet.pt")
 
 

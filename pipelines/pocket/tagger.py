@@ -42,20 +42,22 @@ class PocketTagger(nn.Module):
 
 
 def train(drawings: Drawings, reconstructed: np.ndarray, minutes: float) -> PocketTagger:
-    """Train on drawings and on their worn copies, so that generated pictures are read as well as crisp ones."""
+    """Train on drawings and on the first of them decoded by the autoencoder, all worn, so that generated pictures are read as well as crisp ones."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    tagger = PocketTagger()
+    tagger = PocketTagger().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(tagger.parameters(), 3e-3, weight_decay=1e-2)
     ratings = np.tile(np.array([1, 0, 0, 0], np.float32), (len(drawings.tags), 1))
     targets = torch.from_numpy(np.concatenate([ratings, drawings.targets()], 1))
     start, step = time.monotonic(), 0
     while (done := (time.monotonic() - start) / (60 * minutes)) < 1:
         optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 50) * (0.01 + 0.99 * (1 - done))
-        rows = rng.integers(len(targets), size=64)
-        pixels = np.where(rng.random((64, 1, 1, 1)) < 0.5, drawings.pixels[rows], reconstructed[rows])
+        crisp, decoded = rng.integers(len(targets), size=32), rng.integers(len(reconstructed), size=32)
+        pixels = np.concatenate([drawings.pixels[crisp], reconstructed[decoded]])
         batch = worn(torch.from_numpy(pixels[..., ::-1].copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1))
-        loss = F.binary_cross_entropy_with_logits(tagger.logits(batch), targets[rows])
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = tagger.logits(batch.contiguous(memory_format=torch.channels_last))
+        loss = F.binary_cross_entropy_with_logits(logits.float(), targets[np.concatenate([crisp, decoded])])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
