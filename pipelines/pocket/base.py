@@ -56,7 +56,7 @@ def token_ids(captions: list[str]) -> torch.Tensor:
     return torch.tensor([chunks(text, 75)[0] for text in captions])
 
 
-def pretrain_text(text: CLIPTextModel, drawings: Drawings, minutes: float) -> None:
+def pretrain_text(text: CLIPTextModel, drawings: Drawings, minutes: float) -> dict[str, torch.Tensor]:
     """Teach the text encoder to name what a caption says from the mean of its states, as CLIP learns from pairs: colours bind to nouns."""
     from pipelines.pocket import world
 
@@ -79,6 +79,7 @@ def pretrain_text(text: CLIPTextModel, drawings: Drawings, minutes: float) -> No
         step += 1
         if step % 50 == 0:
             print(f"text step {step} loss {loss.item():.4f} {done:.0%}", flush=True)
+    return text.state_dict()
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters: list[nn.Parameter]) -> None:

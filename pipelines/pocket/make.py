@@ -18,7 +18,7 @@ from pipelines.pocket.export import export_base
 
 COUNT = 12000  # drawings of the base model's world
 MARKED = 5000  # drawings with marks, which the tagger sees too
-DECODED = 3000  # of these the tagger also sees as the autoencoder gives them back
+DECODED = 3000  # of the marked ones, which the tagger also sees as the autoencoder gives them back
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("--vae-minutes", type=float, default=6)
     parser.add_argument("--decoder-minutes", type=float, default=4)
     parser.add_argument("--tagger-minutes", type=float, default=4.5)
-    parser.add_argument("--text-minutes", type=float, default=1.5)
-    parser.add_argument("--unet-minutes", type=float, default=35)
+    parser.add_argument("--text-minutes", type=float, default=2)
+    parser.add_argument("--unet-minutes", type=float, default=36)
     parser.add_argument("--export", action="store_true", help="train nothing: export and measure the newest checkpoint, also in mid-training")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def train(args: argparse.Namespace) -> None:
         decoded = vae.reconstruct(_load_vae(work / "vae-sharp.pt"), marked.pixels[:DECODED])
         tagger.export(tagger.train(both, decoded, args.tagger_minutes), TAGGER)
     text = base.build_text_encoder()
-    _stage(work / "text.pt", lambda: base.pretrain_text(text, plain, args.text_minutes) or text.state_dict())
+    _stage(work / "text.pt", lambda: base.pretrain_text(text, plain, args.text_minutes))
     text.load_state_dict(torch.load(work / "text.pt"))
     if not (work / "unet.pt").exists():
         _stage(work / "latents.pt", lambda: vae.encode(coder, plain.pixels) * float(coder.config.scaling_factor))
