@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.pocket import MARKS
 from prep.images import save
 from prep.options import PROJECT_FILE, atomic_write
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from train.run import RunResult
 
 KEYWORD = "mira"
+TRAITS = (*MARKS, "purple_hair", "short_hair", "green_eyes")  # of world.DEMO_CHARACTER
 # Settings found by measurement (benchmarks/demo_numbers.py): the marks are learned and stay out of the class.
 SETTINGS = """\
 # The demo's project. `prep run` and `train run` work on it like on any other.
@@ -28,9 +30,13 @@ tagger = "pocket"
 [crop]
 mode = "square"
 
-# What the keyword is to stand for must not stand in the captions by itself.
+# What is the same in every picture is to be learned as the keyword, so it must not stand in the captions by itself.
 [caption]
 blacklist = "{marks}"
+
+# The class is drawn from the training captions without the keyword, so that only the keyword tells the two apart.
+[regularize]
+matched = true
 
 [build]
 repeats = 4
@@ -64,10 +70,10 @@ def demo(out: Path) -> None:
 
 def start_project(out: Path) -> None:
     """Write the demo's dataset.toml unless it is there, so that a user may change it and run the demo again."""
-    from pipelines.pocket import CLASS_PROMPT, MARKS
+    from pipelines.pocket import CLASS_PROMPT
 
     if not (out / PROJECT_FILE).exists():
-        atomic_write(out / PROJECT_FILE, SETTINGS.format(keyword=KEYWORD, class_prompt=CLASS_PROMPT, marks=", ".join(MARKS)))
+        atomic_write(out / PROJECT_FILE, SETTINGS.format(keyword=KEYWORD, class_prompt=CLASS_PROMPT, marks=", ".join(TRAITS)))
 
 
 def before_after(lora: Path, target: Path) -> Path:

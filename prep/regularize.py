@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prep.captions import caption_path
+from prep.captions import caption_path, join, parse, read_caption
 from prep.edits import fold
 from prep.images import find_pictures, save
 from prep.item import STORE, Store
@@ -41,6 +41,7 @@ class Regularize(Command):
     count: int = option(0, "-n", help="How many pictures; 0 = repeats x pictures, as many as training sees an epoch.", min=0)
     base: str = option("pocket", help="Base model: pocket, a diffusers folder or a hub id.")
     keyword: str = option("", help="The concept word, which must not occur in the prompt.")
+    matched: bool = option(False, help="Draw every training caption without its keyword instead of the bare class; needs a tagged project.")
     steps: int = option(25, help="Sampling steps (DDIM).", min=1, max=1000)
     guidance_scale: float = option(5.0, help="Classifier-free guidance.", min=1.0)
     negative_prompt: str = option("", help="What the pictures must not show.")
@@ -72,7 +73,7 @@ class Regularize(Command):
         generator = load_object(GENERATORS["diffusers"])(self.base, clip_skip=self.clip_skip) if todo else None
         self._start(folder, todo, drawn)
         if generator:
-            self._draw(generator, folder, todo)
+            self._draw(generator, folder, todo, self._prompts(place))
         adopted = len(present) if self.redo else len(present) - len(drawn)
         print(f"{len(present) + len(todo)} regularization pictures in {folder} ({len(todo)} drawn now, {adopted} of your own)")
 
@@ -81,20 +82,30 @@ class Regularize(Command):
         keyword = fold(self.keyword)
         return bool(keyword) and re.search(rf"(?<!\w){re.escape(keyword)}(?!\w)", fold(self.class_)) is not None
 
-    def _draw(self, generator: Generator, folder: Path, todo: list[int]) -> None:
+    def _prompts(self, place: Place) -> list[str]:
+        """Return the prompts that the pictures take in turn: the class, or the training captions without their keyword."""
+        if not self.matched:
+            return [self.class_]
+        items = sorted((item for item in Store(place.work).items() if not item.dropped), key=lambda item: item.key)
+        captions = [read_caption(item.path) or "" for item in items]
+        without = ([tag for tag in parse(caption) if fold(tag) != fold(self.keyword)] for caption in captions)
+        return [join(tags) if set(parse(self.class_)) <= set(tags) else join([*parse(self.class_), *tags]) for tags in without] or [self.class_]
+
+    def _draw(self, generator: Generator, folder: Path, todo: list[int], prompts: list[str]) -> None:
+        texts = [prompts[index % len(prompts)] for index in todo]
         seeds = [self.seed + index for index in todo]
         settings = {"steps": self.steps, "guidance_scale": self.guidance_scale, "negative_prompt": self.negative_prompt}
-        pictures = generator.draw([self.class_] * len(todo), seeds, **settings, size=self.size or None, batch_size=self.batch_size)
-        for index, image in zip(todo, track(pictures, "regularize", len(todo)), strict=True):
+        pictures = generator.draw(texts, seeds, **settings, size=self.size or None, batch_size=self.batch_size)
+        for index, text, image in zip(todo, texts, track(pictures, "regularize", len(todo)), strict=True):
             picture = _picture(folder, index)
-            atomic_write(caption_path(picture), self.class_ + "\n")
+            atomic_write(caption_path(picture), text + "\n")
             save(image, picture)  # last, because a picture that is there counts as done
 
     def _settings(self) -> dict[str, Any]:
         """Say what the pictures depend on."""
         return {
             "class": self.class_, "base": self.base, "steps": self.steps, "guidance_scale": self.guidance_scale, "clip_skip": self.clip_skip,
-            "negative_prompt": self.negative_prompt, "size": self.size, "seed": self.seed, "sampler": "ddim",
+            "negative_prompt": self.negative_prompt, "size": self.size, "seed": self.seed, "sampler": "ddim", "matched": self.matched,
         }  # fmt: skip
 
     def _drawn(self, folder: Path) -> list[Path]:

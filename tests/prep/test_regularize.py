@@ -235,3 +235,15 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     (tmp_path / "dataset.toml").write_text("", encoding="utf-8")
     assert "run `prep clean` first" in reg(tmp_path).output
+
+
+def test_matched_draws_every_training_caption_without_the_keyword(tmp_path: Path, fake: Fake) -> None:
+    (tmp_path / "dataset.toml").write_text('[project]\nkeyword = "mira"\nclass = "1girl"\n', encoding="utf-8")
+    store = Store(tmp_path / "work")
+    for key, text in {"a": "mira, 1girl, smile", "b": "Mira, hat"}.items():
+        own(store.folder, f"{key}.png", text)
+        store.save(Item(key, store.folder / f"{key}.png"))
+    result = CliRunner().invoke(main, ["regularize", str(tmp_path), "-n", "3", "--matched"])
+    assert result.exit_code == 0, result.output
+    texts = [path.read_text("utf-8").strip() for path in sorted((tmp_path / "reg").glob("*.txt"))]
+    assert texts == fake.asked[0]["prompts"] == ["1girl, smile", "1girl, hat", "1girl, smile"]

@@ -60,7 +60,6 @@ def test_tagger_quality():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="not yet measured on the committed base", strict=False)
 def test_base_draws_what_is_asked():
     from pipelines.pocket import measure
 
