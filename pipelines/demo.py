@@ -43,10 +43,11 @@ repeats = 4
 
 [train]
 train_batch_size = 8
-num_epochs = 15
+num_epochs = 36
 network_dim = 16
 network_alpha = 16.0
-learning_rate = 1e-3
+learning_rate = 2.5e-3
+min_snr_gamma = 5.0
 lr_scheduler = "cosine"
 lr_warmup_ratio = 0.05
 """
