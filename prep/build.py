@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prep.captions import read_caption
 from prep.images import PictureError, find_pictures, load
 from prep.item import Item, Store, free_key
+from prep.masks import loss_mask, mask_path, with_mask
 from prep.options import UserError, option
 from prep.project import Command, Place
 from prep.run import track
@@ -34,6 +35,7 @@ class Build(Command):
     repeats: int = option(0, help="How often an epoch shows each picture; 0 = chosen by --target.", min=0, max=10_000)
     reg_repeats: int = option(1, help="The same for regularization pictures.", min=1, max=10_000)
     target: int = option(200, help="Samples an epoch to aim at when the repeats are chosen.", min=1)
+    masks: bool = option(True, help="Put loss masks into the pictures as transparency; the colours beneath stay.")
 
     def main(self, place: Place) -> None:
         if not self.keyword.strip():
@@ -43,11 +45,10 @@ class Build(Command):
         if reg and not self.class_.strip():
             raise UserError(f"{place.reg} holds pictures of a class, but which is not said; give --class, or class under [project] in dataset.toml")
         repeats = self.repeats_for(len(items))
-        concept = f"img/{folder_name(repeats, f'{self.keyword} {self.class_}')}"
-        pictures = [*plan_items(items, concept), *self._plan_reg(reg)]
+        pictures = [*self._plan_items(items, repeats), *self._plan_reg(reg)]
         facts = {"keyword": self.keyword, "class": self.class_, "repeats": repeats, "tools": tool_versions()}
         kept = publish(place.tree, TreePlan(track(pictures, "build", len(pictures)), facts))
-        samples = f"{len(items)} pictures x {repeats} repeats = {len(items) * repeats} samples an epoch"
+        samples = f"{len(items)} pictures x {repeats} repeats = {sum(_repeats(item, repeats) for item in items)} samples an epoch"
         print(f"{place.tree}: {samples}, {len(reg)} regularization pictures")
         if kept:
             print(f"the old tree held edits by hand and is kept as {kept}; captions are best edited in {place.work}")
@@ -55,6 +56,24 @@ class Build(Command):
     def repeats_for(self, kept: int) -> int:
         """Return the repeats for this many pictures: as set, or so that an epoch comes to about `target` samples."""
         return self.repeats or max(1, round(self.target / max(1, kept)))
+
+    def _plan_items(self, items: list[Item], repeats: int) -> Iterator[PlannedPicture]:
+        """Plan the pictures of the concept, those of equal repeats in one folder, with where they came from and what was done to them."""
+        taken: set[str] = set()
+        for item in items:
+            folder = f"img/{folder_name(_repeats(item, repeats), f'{self.keyword} {self.class_}')}"
+            mask = mask_path(item)
+            record: dict[str, Any] = {
+                "source": (item.source or item.path).name,
+                "source_sha256": item.source_sha256 or sha256_file(item.path),
+                "work_sha256": sha256_file(item.picture),
+                "mask_sha256": sha256_file(mask) if self.masks and mask.exists() else None,
+                "operations": [*item.notes, *(["retouched"] if item.retouched else []), *(["cropped"] if item.crop else [])],
+                "crop": list(item.crop) if item.crop else None,
+                "versions": tool_versions(),
+            }
+            pixels = partial(with_mask, item.image, partial(loss_mask, item)) if self.masks else item.image
+            yield PlannedPicture(folder, _stem(item.key, taken), partial(_pixels, item.picture, pixels), caption_of(item) or "", record)
 
     def _plan_reg(self, pictures: list[Path]) -> Iterator[PlannedPicture]:
         if not pictures:
@@ -79,20 +98,8 @@ def kept_items(place: Place) -> list[Item]:
     return items
 
 
-def plan_items(items: list[Item], folder: str) -> Iterator[PlannedPicture]:
-    """Plan the pictures of the concept: cropped as recorded, with where they came from and what was done to them."""
-    taken: set[str] = set()
-    for item in items:
-        operations = [*item.notes, *(["cropped"] if item.crop else [])]
-        record: dict[str, Any] = {
-            "source": (item.source or item.path).name,
-            "source_sha256": item.source_sha256 or sha256_file(item.path),
-            "work_sha256": sha256_file(item.path),
-            "operations": operations,
-            "crop": list(item.crop) if item.crop else None,
-            "versions": tool_versions(),
-        }
-        yield PlannedPicture(folder, _stem(item.key, taken), partial(_pixels, item.path, item.image), caption_of(item) or "", record)
+def _repeats(item: Item, repeats: int) -> int:
+    return max(1, round(repeats * item.emphasis))
 
 
 def _pixels(path: Path, image: Callable[[], Image.Image]) -> Image.Image:

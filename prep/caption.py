@@ -70,7 +70,7 @@ class Caption(Step, Policy):
 
 
 def _scores_of(item: Item, model: Model, scores: ScoreStore, policy: Policy) -> Scores:
-    values = scores.get(picture_key(item.digest, item.crop), model)
+    values = scores.get(picture_key(item.picture_digest, item.crop), model)
     if values is None:
         raise UserError(f"{item.path} has not been scored by {model.name}; run `prep tag` first")
     return model.labels.read(values, floor=min(limits(policy, row_of(model.name)).values()))

@@ -14,6 +14,7 @@ from PIL import ImageColor
 from prep.captions import read_caption
 from prep.images import Decoded, decode, encode, find_pictures, load, pixel_hash
 from prep.item import Item, Store
+from prep.masks import keep_alpha, update_mask
 from prep.options import UserError, atomic_write, option
 from prep.project import Place
 from prep.step import Step
@@ -93,6 +94,8 @@ class Clean(Step):
             item.drop("too_small", f"{item.width} x {item.height}, the shorter side should have {self.min_side}")
         else:
             self._write(item, decoded, store)
+            keep_alpha(item, store, decoded.alpha)
+            update_mask(item, store)
 
     def _write(self, item: Item, decoded: Decoded, store: Store) -> None:
         """Write the picture to the store's folder; another format's file from an earlier run is replaced by it."""
@@ -108,7 +111,8 @@ class Clean(Step):
             before.unlink(missing_ok=True)
         digest = pixel_hash(decoded.image if self.format == "png" else load(target))
         if digest != item.digest:
-            item.digest, item.boxes, item.crop = digest, [], None
+            item.digest, item.boxes, item.marks, item.masked, item.crop = digest, [], [], [], None
+            store.retouch(item, None)
         item.path = target
 
     def _background(self) -> tuple[int, int, int]:

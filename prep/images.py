@@ -17,6 +17,7 @@ from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from prep.options import atomic_write
 
 WHITE = (255, 255, 255)
+MASK = ".mask.png"  # how the name of a picture's loss mask ends; a mask is no picture
 MAX_PIXELS = 2 * 89_478_485  # where Pillow itself refuses: half a gigabyte of RGB
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -75,6 +76,7 @@ class Decoded:
     image: Image.Image
     notes: list[str] = field(default_factory=list)
     suffix: str = ""
+    alpha: Image.Image | None = None  # L, 255 = opaque; None if all is
 
 
 def load(path: Path, background: tuple[int, int, int] = WHITE) -> Image.Image:
@@ -94,14 +96,15 @@ def decode(path: Path, background: tuple[int, int, int] = WHITE) -> Decoded:
         image = _plain_ink(image, notes)
         image = _turned(image, notes)
         image = _eight_bits(image, notes)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            alpha = image.getchannel("A")
-            image = _composited(_to_srgb(image.convert("RGB"), profile, notes), alpha, background, notes)
-        else:
-            image = _to_srgb(image, profile, notes)
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        if alpha is not None and alpha.getextrema()[0] == 255:
+            alpha = None
+        image = _to_srgb(image if alpha is None else image.convert("RGB"), profile, notes)
+        if alpha is not None:  # colours hidden under alpha stay hidden
+            notes.append("alpha_composited")
+            image = Image.composite(image, Image.new("RGB", image.size, background), alpha)
         image.info = {}  # Pillow would write what is left here (a profile, a comment) into the saved file
-        return Decoded(image, notes, suffix)
+        return Decoded(image, notes, suffix, alpha)
 
 
 def encode(image: Image.Image, suffix: str, quality: int = 95) -> bytes:
@@ -127,7 +130,8 @@ def find_pictures(folder: Path) -> list[Path]:
     """List the pictures of a folder, without its sub-folders, by name; hidden and temporary files are not seen."""
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.suffix.lower() in READABLE and not path.name.startswith("."))
+    names = (path for path in folder.iterdir() if not path.name.startswith(".") and not path.name.endswith(MASK))
+    found = (path for path in names if path.suffix.lower() in READABLE)
     return sorted((path for path in found if path.is_file()), key=lambda path: path.name)
 
 
@@ -198,14 +202,6 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     full = next((scale for scale in scales if peak <= scale), peak)
     notes.append("16bit_scaled")
     return Image.fromarray(np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8))
-
-
-def _composited(image: Image.Image, alpha: Image.Image, background: tuple[int, int, int], notes: list[str]) -> Image.Image:
-    """Lay an RGB picture on the background where it is transparent, so that colours hidden under alpha stay hidden."""
-    if alpha.getextrema()[0] == 255:
-        return image
-    notes.append("alpha_composited")
-    return Image.composite(image, Image.new("RGB", image.size, background), alpha)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prep.images import find_pictures, load
+from prep.images import find_pictures, load, pixel_hash, save
 from prep.options import UserError, atomic_write
 
 if TYPE_CHECKING:
@@ -44,8 +44,18 @@ class Item:
     width: int = 0
     height: int = 0
     notes: list[str] = field(default_factory=list)  # what was done to the pixels, snake_case
-    boxes: list[Box] = field(default_factory=list)
-    crop: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in pixels of the picture at `path`
+    measures: dict[str, float] = field(default_factory=dict)  # name -> number, see prep.quality
+    boxes: list[Box] = field(default_factory=list)  # of the subject and of other people
+    marks: list[Box] = field(default_factory=list)  # text, signatures and watermarks that are in the picture
+    masked: list[Box] = field(default_factory=list)  # parts that the loss leaves out; the label says why
+    retouched: str = ""  # path from the picture's folder to a copy without marks or background, which takes its place
+    retouched_digest: str = ""
+    proposed: str = ""  # snake_case reason for which a step would set the picture aside; a person decides
+    distance: float | None = None  # from the concept, see prep.identity
+    parent: str = ""  # key of the picture that this one was cut out of
+    stage: str = ""  # and as what: whole, half, head
+    emphasis: float = 1.0  # how often it is shown in training, relative to the others
+    crop: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in pixels of the picture
     tags: list[str] = field(default_factory=list)  # compiled, without the keyword
     keyword: str = ""
     full_name: str = ""  # the character's own name, which `prep keyword` took out
@@ -58,10 +68,28 @@ class Item:
     detail: str = ""  # the reason in numbers or names
     stamps: dict[str, str] = field(default_factory=dict)  # step name -> fingerprint of what it last worked from
 
+    @property
+    def picture(self) -> Path:
+        """The file whose pixels count: the retouched copy if there is one."""
+        return self.path.parent / self.retouched if self.retouched else self.path
+
+    @property
+    def picture_digest(self) -> str:
+        """The pixel_hash of `picture`."""
+        return self.retouched_digest if self.retouched else self.digest
+
     def image(self) -> Image.Image:
         """Decode the picture, RGB, with the crop applied; raises PictureError."""
-        image = load(self.path)
+        image = load(self.picture)
         return image.crop(self.crop) if self.crop else image
+
+    def see(self, image: Image.Image) -> None:
+        """Note size and digest of the item's picture, which has just been decoded."""
+        self.width, self.height = image.size
+        if self.retouched:
+            self.retouched_digest = pixel_hash(image)
+        else:
+            self.digest = pixel_hash(image)
 
     def drop(self, reason: str, detail: str = "") -> None:
         """Set the item aside; the file stays where it is."""
@@ -110,6 +138,16 @@ class Store:
         item.path = self._absolute(item.path)
         item.source = item.source and self._absolute(item.source)
         return item
+
+    def retouch(self, item: Item, image: Image.Image | None) -> None:
+        """Keep a retouched copy of the item's picture, which then takes its place; None takes the copy away again."""
+        path = self.hidden / "retouched" / f"{item.key}.png"
+        if image is None:
+            item.retouched = item.retouched_digest = ""
+            path.unlink(missing_ok=True)
+            return
+        save(image, path)
+        item.retouched, item.retouched_digest = Path(os.path.relpath(path, item.path.parent)).as_posix(), pixel_hash(image)
 
     def wrote(self, picture: Path, caption: str) -> bool:
         """Tell whether the caption beside a picture of this folder is as a command wrote it, not a person's."""

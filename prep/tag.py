@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prep.caption import Caption
-from prep.images import load, pixel_hash
+from prep.images import load
 from prep.item import Item, Store
 from prep.options import given_values, option, parameters
 from prep.project import Place
@@ -53,12 +53,12 @@ class Tag(Step):
             model = scores.register(self.tagger, self._located.identity, self._tagger.version, self._tagger.labels)
             prepared: dict[str, np.ndarray] = {}
             for item in batch:
-                if item.stamps.get("tag") == _state(item.path) and scores.has(picture_key(item.digest, item.crop), model):
+                if item.stamps.get("tag") == _state(item.picture) and scores.has(picture_key(item.picture_digest, item.crop), model):
                     continue  # known without decoding
-                image = load(item.path)
-                item.digest, (item.width, item.height) = pixel_hash(image), image.size
-                item.stamps["tag"] = _state(item.path)
-                picture = picture_key(item.digest, item.crop)
+                image = load(item.picture)
+                item.see(image)
+                item.stamps["tag"] = _state(item.picture)
+                picture = picture_key(item.picture_digest, item.crop)
                 if picture not in prepared and not scores.has(picture, model):
                     prepared[picture] = self._tagger.prepare(image.crop(item.crop) if item.crop else image)
             if prepared:

@@ -142,3 +142,33 @@ def test_a_bare_folder(tmp_path: Path) -> None:
     result = build(tmp_path, "--keyword", "tk", "--class", "man", "--repeats", "3")
     assert result.exit_code == 0, result.output
     assert [folder.path.name for folder in read_tree(tmp_path / "tree")] == ["3_tk man"]
+
+
+def test_a_loss_mask_becomes_transparency_over_the_same_colours(project: Path) -> None:
+    mask = Image.new("L", (16, 16), 255)
+    mask.paste(0, (0, 0, 4, 4))
+    for name in ("a", "b"):
+        item = next(item for item in Store(project / "work").load() if item.key == name)
+        item.width = item.height = 16
+        Store(project / "work").save(item)
+        mask.save(project / "work" / f"{name}.mask.png")
+    plain = build(project, "--no-masks")
+    assert plain.exit_code == 0, plain.output
+    assert all(Image.open(path).mode == "RGB" for path in (project / "tree" / "img").rglob("*.png"))
+    before = contents(project / "tree")
+    assert build(project).exit_code == 0
+    concept, _ = read_tree(project / "tree")
+    whole, cropped = map(Image.open, concept.pictures)
+    assert whole.mode == "RGBA" and whole.getpixel((3, 3)) == (1, 2, 3, 0) and whole.getpixel((4, 4)) == (255, 0, 0, 255)
+    assert cropped.size == (8, 6) and cropped.getpixel((0, 0))[3] == 0 and cropped.getpixel((2, 2))[3] == 255
+    assert build(project, "--no-masks").exit_code == 0 and contents(project / "tree") == before
+
+
+def test_emphasis_gives_folders_of_other_repeats(project: Path) -> None:
+    store = Store(project / "work")
+    item = next(item for item in store.load() if item.key == "b")
+    item.emphasis = 0.5
+    store.save(item)
+    result = build(project, "--repeats", "10")
+    assert result.exit_code == 0 and "15 samples an epoch" in result.output
+    assert [folder.path.name for folder in read_tree(project / "tree") if not folder.is_reg] == ["10_tk 1girl, solo", "5_tk 1girl, solo"]

@@ -26,10 +26,13 @@ def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
 
 def full_item(root: Path) -> Item:
     """Make an item with a value of its own in every field."""
+    box = Box("face", 0.25, 1, 2, 3, 4)
     return Item(
-        "a", picture(root / "work/a.png"), picture(root / "raw/A b.png"), "5" * 64, "7" * 64, 8, 6, ["exif_rotated"],
-        [Box("face", 0.25, 1, 2, 3, 4)], (0, 1, 5, 6), ["1girl", "^_^"], "mira", "mira doe", "mira, 1girl", "mira, 1girl", True, "é, ö", 7,
-        "too_small", "8 x 6", {"clean": "0123"},
+        key="a", path=picture(root / "work/a.png"), source=picture(root / "raw/A b.png"), source_sha256="5" * 64, digest="7" * 64,
+        width=8, height=6, notes=["exif_rotated"], measures={"blur": 0.5}, boxes=[box], marks=[box, box], masked=[box],
+        retouched=".atelier/retouched/a.png", retouched_digest="8" * 64, proposed="stranger", distance=0.5, parent="b", stage="head",
+        emphasis=0.5, crop=(0, 1, 5, 6), tags=["1girl", "^_^"], keyword="mira", full_name="mira doe", caption="mira, 1girl",
+        written="mira, 1girl", hand=True, imported_caption="é, ö", tokens=7, dropped="too_small", detail="8 x 6", stamps={"clean": "0123"},
     )  # fmt: skip
 
 
@@ -169,3 +172,19 @@ def test_keys_are_unique_also_where_case_is_ignored_and_short_enough_for_a_file_
 def test_a_file_name_that_is_no_text_is_a_sentence() -> None:
     with pytest.raises(UserError, match=r"'\\udcff' is no readable text"):
         free_key(os.fsdecode(b"\xff"), set())
+
+
+def test_a_retouched_copy_takes_the_pictures_place_and_goes_again(tmp_path: Path) -> None:
+    item, store = Item("a", picture(tmp_path / "a.png")), Store(tmp_path)
+    item.see(item.image())
+    before = item.picture_digest
+    store.retouch(item, Image.new("RGB", (8, 6), "blue"))
+    assert item.image().getpixel((0, 0)) == (0, 0, 255) and item.picture_digest != before
+    item.crop = (0, 0, 4, 4)
+    assert item.image().size == (4, 4)
+    store.save(item)
+    (again,) = Store(tmp_path).load()
+    assert again.picture == item.picture and again.picture.exists()
+    assert Image.open(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0), "the clean picture stays"
+    store.retouch(item, None)
+    assert item.picture == item.path and item.picture_digest == before and not again.picture.exists()

@@ -1,0 +1,74 @@
+"""Masks: which parts of a picture the loss leaves out, kept beside the picture as NAME.mask.png (white is learned, black is not)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageChops, ImageDraw
+
+from prep.images import MASK, encode
+from prep.item import Item, Store
+from prep.options import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def mask_path(item: Item) -> Path:
+    """Return where the item's mask lies, if it has one."""
+    return item.path.with_name(item.key + MASK)
+
+
+def alpha_path(item: Item, store: Store) -> Path:
+    """Return where `prep clean` keeps the transparency that the raw picture had."""
+    return store.hidden / "alpha" / f"{item.key}.png"
+
+
+def keep_alpha(item: Item, store: Store, alpha: Image.Image | None) -> None:
+    """Keep the transparency (L, 255 = opaque) that a raw picture had, or none."""
+    _put(alpha_path(item, store), alpha)
+
+
+def update_mask(item: Item, store: Store) -> None:
+    """Write the item's mask anew from its transparency and from the boxes in `item.masked`; there is none if all is learned."""
+    path = alpha_path(item, store)
+    if path.exists():
+        with Image.open(path) as alpha:
+            mask = alpha.convert("L")
+    else:
+        mask = Image.new("L", (item.width, item.height), 255)
+    draw = ImageDraw.Draw(mask)
+    for box in item.masked:
+        draw.rectangle((box.x0, box.y0, box.x1 - 1, box.y1 - 1), fill=0)  # the corner is inside, for Pillow
+    _put(mask_path(item), None if mask.getextrema()[0] == 255 else mask)
+
+
+def loss_mask(item: Item) -> Image.Image | None:
+    """Return the mask (L) of the item's picture with the crop applied; None if all of it is learned."""
+    path = mask_path(item)
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        mask = image.convert("L")
+    if mask.size != (item.width, item.height):
+        return None  # of a picture that has been replaced since
+    return mask.crop(item.crop) if item.crop else mask
+
+
+def with_mask(image: Callable[[], Image.Image], mask: Callable[[], Image.Image | None]) -> Image.Image:
+    """Return the picture with its mask as alpha, the colours beneath kept; RGB if there is no mask."""
+    picture, alpha = image(), mask()
+    if alpha is None or ImageChops.invert(alpha).getbbox() is None:
+        return picture
+    picture.putalpha(alpha)
+    return picture
+
+
+def _put(path: Path, image: Image.Image | None) -> None:
+    if image is None:
+        path.unlink(missing_ok=True)
+        return
+    data = encode(image, ".png")
+    if not path.exists() or path.read_bytes() != data:
+        atomic_write(path, data)
