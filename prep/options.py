@@ -31,12 +31,14 @@ def option(
     choices: Sequence[Any] | Mapping[str, Any] | str | None = None,
     min: float | None = None,
     max: float | None = None,
+    matters: bool = True,
 ) -> Any:
     """Declare a setting as a dataclass field.
 
     `flags` are extra spellings such as "-n". `choices` may be a table's "module:NAME", read on use. `min` and `max` are inclusive.
+    `matters` is False for one that changes how the work is done and not what comes out.
     """
-    meta = {"flags": flags, "help": help, "choices": choices, "min": min, "max": max}
+    meta = {"flags": flags, "help": help, "choices": choices, "min": min, "max": max, "matters": matters}
     return dataclasses.field(default=default, metadata=meta)
 
 

@@ -6,17 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from prep.images import PictureError, load
 from prep.item import Item, Store
-from prep.options import UserError
+from prep.options import UserError, load_object, option, settings_of
 from prep.project import Command, Place
 
 T = TypeVar("T")
+EXECUTOR = "pipelines.executors:processes"  # by name: prep does not know pipelines
 DAMAGED = ("unreadable", "truncated", "empty_file", "too_large")  # the reasons of a PictureError
 
 
@@ -39,21 +40,30 @@ class Step(Command):
         return None
 
     def __call__(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
-        """Stream items through `apply`: those set aside pass by, those done with the same inputs are not done again."""
+        """Stream items through `work`, here or wherever the step's executor has it done."""
         for batch in batched(items, self.batch):
-            todo = [item for item in batch if not item.dropped and self.stamp(item) != item.stamps.get(self.table(), "")]
-            waiting = {id(item) for item in todo}
-            yield from (item for item in batch if id(item) not in waiting)
-            for item in self._apply_each(todo, store):
-                self.remember(item, store)
-                yield item
+            yield from self.work(batch, store)
+
+    def todo(self, batch: list[Item]) -> list[Item]:
+        """Pick the items that need work: not those set aside, and not those done with the same options and inputs."""
+        return [item for item in batch if not item.dropped and self.stamp(item) != item.stamps.get(self.table(), "")]
+
+    def work(self, batch: list[Item], store: Store) -> Iterator[Item]:
+        """Apply the step to what needs it, and remember what was done; the others pass by."""
+        todo = self.todo(batch)
+        waiting = {id(item) for item in todo}
+        yield from (item for item in batch if id(item) not in waiting)
+        for item in self._apply_each(todo, store):
+            self.remember(item, store)
+            yield item
 
     def stamp(self, item: Item) -> str | None:
         """Return the fingerprint of options and inputs, or None for a step that is done every time."""
         inputs = self.inputs(item)
         if inputs is None:
             return None
-        text = json.dumps([self.table(), asdict(self), inputs], default=str, sort_keys=True)  # type: ignore[call-overload]
+        options = {s.field: getattr(self, s.field) for s in settings_of(type(self)) if s.meta["matters"]}
+        text = json.dumps([self.table(), options, inputs], default=str, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
     def remember(self, item: Item, store: Store) -> None:
@@ -102,6 +112,16 @@ class Step(Command):
         from prep.run import run_steps
 
         run_steps(place, [self])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelStep(Step):
+    """A step whose batches do not depend on each other, so that all cores can work on them."""
+
+    workers: int = option(0, help="Processes that share the work; 0 = one for each core.", min=0, max=1024, matters=False)
+
+    def __call__(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
+        return load_object(EXECUTOR)(self, items, store, self.workers)
 
 
 def _sound(picture: Path) -> bool:

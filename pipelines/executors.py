@@ -1,0 +1,90 @@
+"""Executors: where the work of a step is done; the step is the same function everywhere.
+
+An executor takes a step, a stream of items, the store and how many workers there may be, and yields the items in their order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from itertools import chain, islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+
+from prep.item import Item, Store
+from prep.step import Step, batched
+
+WORTH = 4  # batches of new work for each worker: for fewer, starting processes takes longer than they save
+AHEAD = 3  # batches a worker may have waiting; they bound the memory
+
+Executor = Callable[[Step, Iterable[Item], Store, int], Iterator[Item]]
+
+
+def here(step: Step, items: Iterable[Item], store: Store, workers: int = 1) -> Iterator[Item]:
+    """Do the work in this process."""
+    for batch in batched(items, step.batch):
+        yield from step.work(batch, store)
+
+
+def processes(step: Step, items: Iterable[Item], store: Store, workers: int = 0) -> Iterator[Item]:
+    """Spread the batches over processes of this machine, one for each core if `workers` is 0; a little work is done here."""
+    workers = workers or cores()
+    batches = batched(items, step.batch)
+    first: list[list[Item]] = []
+    todo = 0
+    while todo < workers * WORTH and (batch := next(batches, None)) is not None:
+        first.append(batch)
+        todo += bool(step.todo(batch))
+    if workers == 1 or todo < workers * WORTH:
+        yield from here(step, chain.from_iterable(chain(first, batches)), store)
+        return
+    # Processes are started anew, not forked: a model's threads do not survive a fork, and Windows and macOS have none.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+    try:
+        yield from _in_order(pool, partial(_work, step, store), step, chain(first, batches), workers * AHEAD)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+EXECUTORS: dict[str, Executor] = {"here": here, "processes": processes}
+
+
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, work: Callable[[list[Item]], list[Item]], step: Step, batches: Iterator[list[Item]], ahead: int
+) -> Iterator[Item]:
+    """Hand batches out and yield them in their order; those with nothing to do are not handed out."""
+    waiting: deque[list[Item] | Future[list[Item]]] = deque()
+    while True:
+        for batch in islice(batches, max(0, ahead - len(waiting))):
+            waiting.append(pool.submit(work, batch) if step.todo(batch) else batch)
+        if not waiting:
+            return
+        done = waiting.popleft()
+        yield from done.result() if isinstance(done, Future) else done
+
+
+def _work(step: Step, store: Store, batch: list[Item]) -> list[Item]:
+    return list(step.work(batch, store))
+
+
+def _begin() -> None:
+    """Prepare a worker: Ctrl-C is the parent's business, and a worker whose parent is gone must not stay behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
