@@ -84,8 +84,11 @@ def load(path: Path, background: tuple[int, int, int] = WHITE) -> Image.Image:
     return decode(path, background).image
 
 
-def decode(path: Path, background: tuple[int, int, int] = WHITE) -> Decoded:
-    """Decode a picture as `load` does and say what had to be done; of an animation the first frame is taken."""
+def decode(path: Path, background: tuple[int, int, int] | None = WHITE) -> Decoded:
+    """Decode a picture as `load` does and say what had to be done; of an animation the first frame is taken.
+
+    With no background the colours under transparent parts are kept as they are.
+    """
     notes: list[str] = []
     with _opened(path) as image:
         suffix = SUFFIXES.get(image.format or "", "")
@@ -100,7 +103,7 @@ def decode(path: Path, background: tuple[int, int, int] = WHITE) -> Decoded:
         if alpha is not None and alpha.getextrema()[0] == 255:
             alpha = None
         image = _to_srgb(image if alpha is None else image.convert("RGB"), profile, notes)
-        if alpha is not None:  # colours hidden under alpha stay hidden
+        if alpha is not None and background is not None:  # colours hidden under alpha stay hidden
             notes.append("alpha_composited")
             image = Image.composite(image, Image.new("RGB", image.size, background), alpha)
         image.info = {}  # Pillow would write what is left here (a profile, a comment) into the saved file

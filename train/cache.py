@@ -73,6 +73,19 @@ def bucket_pixels(image: Image.Image, fit: Fit, flip: bool = False) -> Tensor:
     return torch.from_numpy(values / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
+def bucket_mask(mask: Image.Image, fit: Fit, flip: bool, scale: int) -> Tensor:
+    """Bring a loss mask (L) into its picture's bucket and to the size of latents: (1, h, w), each the mean of scale x scale pixels."""
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps
+
+    sized = mask if mask.size == fit.resized else mask.resize(fit.resized, Image.Resampling.BOX)
+    sized = sized.crop(fit.crop)
+    values = np.asarray(ImageOps.mirror(sized) if flip else sized, dtype=np.float32) / 255
+    height, width = values.shape
+    return torch.from_numpy(values.reshape(height // scale, scale, width // scale, scale).mean(axis=(1, 3)))[None]
+
+
 def hash_vae(vae: Any) -> str:
     """Hash a VAE's weights and the scale of its latents."""
     import torch

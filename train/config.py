@@ -35,6 +35,7 @@ class DataConfig:
     shuffle_caption: bool = option(True, help="Shuffle the tags of a caption each time it is used.")
     caption_dropout_rate: float = option(0.0, help="Share of samples trained with an empty caption.", min=0, max=1)
     flip_aug: bool = option(False, help="Mirror pictures at random; not for asymmetric concepts.")
+    alpha_mask: bool = option(True, help="Transparency is a loss mask: parts that `prep marks` and others masked are not learned.")
     prior_loss_weight: float = option(1.0, help="Weight of a regularization picture's loss.", min=0)
     enable_bucket: bool = option(True, help="Group pictures by aspect ratio instead of cropping all to a square.")
     min_bucket_reso: int = option(256, help="Shortest side of a bucket in pixels.", min=64)
@@ -75,6 +76,7 @@ class ObjectiveConfig:
 
     loss_type: str = option("l2", help="How an error is measured.", choices="train.loss:LOSSES")
     min_snr_gamma: float = option(0.0, help="Cap on the weight of nearly clean timesteps, 5 is usual; 0 is off.", min=0)
+    normalize_masked_area_loss: bool = option(False, help="Let a masked picture count as much as a whole one.")
     noise_offset: float = option(0.0, help="Noise that shifts a whole channel, for darker and brighter pictures; 0 is off.", min=0)
 
 

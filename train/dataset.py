@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.captions import join, parse, read_caption, shuffle
-from prep.images import PictureError, load, pixel_hash
+from prep.images import WHITE, Decoded, PictureError, decode, pixel_hash
 from prep.options import UserError
 from prep.tree import Folder, read_tree
 from train.buckets import BucketRule, Fit, Size
-from train.cache import LatentCache
+from train.cache import LatentCache, bucket_mask
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +37,7 @@ class Picture:
     fit: Fit
     caption: str
     folder: Folder
+    masked: bool = False  # parts of it are transparent, and that is a loss mask
 
     @property
     def bucket(self) -> Size:
@@ -52,6 +53,7 @@ class Batch:
     input_ids: Tensor  # (B, chunks, 77)
     weight: Tensor  # (B,) what each sample's loss counts
     captions: list[str]
+    mask: Tensor | None = None  # (B, 1, h, w) in 0..1, 0 where nothing is learned; None if all of all pictures is
     pictures: list[Path] = field(default_factory=list)
 
 
@@ -65,6 +67,7 @@ class TrainingSet:
     pictures: tuple[Picture, ...]
     plan: SamplePlan
     latents: dict[tuple[int, bool], tuple[Tensor, Tensor]]  # (index in `pictures`, mirrored) -> mean, std
+    masks: dict[tuple[int, bool], Tensor] = field(default_factory=dict)  # the same of loss masks, (1, h, w)
 
     @classmethod
     def load(cls, config: TrainConfig, model: Model, progress: Track = lambda items, title, total: items) -> TrainingSet:
@@ -73,14 +76,17 @@ class TrainingSet:
         rule = bucket_rule(data, model)
         cache = LatentCache.open(data.tree.parent / CACHE, model)
         files = [(path, folder) for folder in read_tree(data.tree) for path in folder.pictures]
-        pictures = tuple(_look_at(path, folder, rule) for path, folder in progress(files, "looking at pictures", len(files)))
+        pictures = tuple(_look_at(path, folder, rule, data.alpha_mask) for path, folder in progress(files, "looking at pictures", len(files)))
         plan = SamplePlan.make(pictures, config)
         wanted = [(i, flip) for i in plan.used(data.num_epochs) for flip in ((False, True) if data.flip_aug else (False,))]
-        latents = {}
+        latents, masks = {}, {}
         for index, flip in progress(wanted, "encoding pictures", len(wanted)):
             picture = pictures[index]
-            latents[index, flip] = cache.latents(picture.digest, picture.fit, flip, partial(_open, picture.path))
-        return cls(config, model, rule, pictures, plan, latents)
+            latents[index, flip] = cache.latents(picture.digest, picture.fit, flip, partial(_pixels, picture.path, data.alpha_mask))
+            alpha = _open(picture.path, True).alpha if picture.masked else None
+            if alpha is not None:
+                masks[index, flip] = bucket_mask(alpha, picture.fit, flip, model.vae_scale)
+        return cls(config, model, rule, pictures, plan, latents, masks)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -99,7 +105,8 @@ class TrainingSet:
         data = self.config.data
         chosen = [self.pictures[index] for index in indices]
         captions = [vary_caption(picture.caption, data, rng) for picture in chosen]
-        latents = [self.latents[index, data.flip_aug and rng.random() < 0.5] for index in indices]
+        samples = [(index, data.flip_aug and rng.random() < 0.5) for index in indices]
+        latents = [self.latents[sample] for sample in samples]
         # The step takes a mean over the batch: in a batch cut short, each sample would else count more than its like.
         share = len(indices) / largest
         return Batch(
@@ -108,8 +115,18 @@ class TrainingSet:
             input_ids=self.model.tokenize(captions, self.config.model.max_token_length),
             weight=torch.tensor([share * (data.prior_loss_weight if picture.folder.is_reg else 1.0) for picture in chosen]),
             captions=captions,
+            mask=self._masks(samples),
             pictures=[picture.path for picture in chosen],
         )
+
+    def _masks(self, samples: Sequence[tuple[int, bool]]) -> Tensor | None:
+        """Stack the loss masks of some samples of one size; None if nothing of them is masked."""
+        import torch
+
+        if not any(sample in self.masks for sample in samples):
+            return None
+        whole = torch.ones_like(self.latents[samples[0]][0][:1])
+        return torch.stack([self.masks.get(sample, whole) for sample in samples])
 
     def summary(self) -> dict[str, Any]:
         """Count what the run trains on, in plain types, for the file's metadata and for the table at the end."""
@@ -240,15 +257,21 @@ def _folder_counts(folders: Iterable[Folder]) -> dict[str, dict[str, int]]:
     return {folder.path.name: {"n_repeats": folder.repeats, "img_count": len(folder.pictures)} for folder in folders}
 
 
-def _look_at(path: Path, folder: Folder, rule: BucketRule) -> Picture:
+def _look_at(path: Path, folder: Folder, rule: BucketRule, alpha_mask: bool) -> Picture:
     """Read a picture's pixels and caption: its first line, as other trainers do, or the folder's concept if it has none."""
     lines = (read_caption(path) or "").splitlines()
-    image = _open(path)
-    return Picture(path, pixel_hash(image), rule.fit(*image.size), lines[0].strip() if lines else folder.concept, folder)
+    decoded = _open(path, alpha_mask)
+    image, masked = decoded.image, alpha_mask and decoded.alpha is not None
+    return Picture(path, pixel_hash(image), rule.fit(*image.size), lines[0].strip() if lines else folder.concept, folder, masked)
 
 
-def _open(path: Path) -> Image.Image:
+def _pixels(path: Path, alpha_mask: bool) -> Image.Image:
+    return _open(path, alpha_mask).image
+
+
+def _open(path: Path, alpha_mask: bool) -> Decoded:
+    """Decode a picture of the tree; the colours under its transparency are kept if that is a loss mask."""
     try:
-        return load(path)
+        return decode(path, None if alpha_mask else WHITE)
     except PictureError as error:
         raise UserError(f"{path} cannot be read ({error}); mend it or take it out of the tree") from None

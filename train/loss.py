@@ -39,6 +39,18 @@ def huber_threshold(snr: Tensor) -> Tensor:
     return (1 - HUBER_C) / (1 + sigma) ** 2 + HUBER_C
 
 
+def masked_mean(loss: Tensor, mask: Tensor | None, normalize: bool = False) -> Tensor:
+    """Average each picture's loss (B, C, h, w) to (B,); `mask` is (B, 1, h, w) in 0..1, 0 where nothing is learned.
+
+    As in sd-scripts the mean goes over all of the picture, so that the more is masked the less it counts; `normalize` makes the
+    unmasked part count as a whole picture.
+    """
+    if mask is None:
+        return loss.mean(dim=(1, 2, 3))
+    mean = (loss * mask).mean(dim=(1, 2, 3))
+    return mean / mask.mean(dim=(1, 2, 3)).clamp(min=1e-3) if normalize else mean
+
+
 def min_snr_weight(snr: Tensor, gamma: float, shift: int = 0) -> Tensor:
     """Weigh timesteps by min(SNR, gamma) / (SNR + shift), shaped as `snr` (https://arxiv.org/abs/2303.09556).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from train.config import TrainConfig
-from train.loss import elementwise_loss, min_snr_weight
+from train.loss import elementwise_loss, masked_mean, min_snr_weight
 from train.noise import NoiseSchedule, sample_latents, sample_noise, sample_timesteps
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def training_step(batch: Batch, model: Model, schedule: NoiseSchedule, config: T
     prediction = model.denoise(noisy_latents, timesteps.to(latents.device), conditioning)
     target = schedule.target(latents, noise, timesteps)
 
-    # the order is the field's: elements -> picture, the picture's weight (prior preservation), the timestep's -> batch
+    # the order is the field's: elements -> mask -> picture, the picture's weight (prior preservation), the timestep's -> batch
     snr = schedule.snr(timesteps)
     loss = elementwise_loss(config.objective.loss_type, prediction.float(), target.float(), snr)
+    loss = masked_mean(loss, batch.mask, config.objective.normalize_masked_area_loss)
     snr_weight = min_snr_weight(snr, config.objective.min_snr_gamma, schedule.prediction.snr_shift)
-    return (loss.mean(dim=(1, 2, 3)) * batch.weight * snr_weight.float().to(loss.device)).mean()
+    return (loss * batch.weight * snr_weight.float().to(loss.device)).mean()

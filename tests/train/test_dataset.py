@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from prep.captions import parse
 from prep.options import UserError
@@ -201,3 +202,30 @@ def test_faults_are_sentences(model: Model, tiny_tree: Path) -> None:
     (tiny_tree / "img/2_tok/0.png").write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"0\.png cannot be read"):
         TrainingSet.load(configured(tiny_tree), model)
+
+
+def test_transparency_is_a_loss_mask_over_the_colours_beneath(model: Model, tiny_tree: Path) -> None:
+    plain = TrainingSet.load(configured(tiny_tree, train_batch_size=3), model)
+    assert all(batch.mask is None for batch in plain.batches(0))
+    changed = sorted((tiny_tree / "img").rglob("*.png"))[0]
+    image = Image.open(changed).convert("RGBA")
+    alpha = Image.new("L", image.size, 255)
+    alpha.paste(0, (0, 0, image.width // 2, image.height))
+    image.putalpha(alpha)
+    image.save(changed)
+    masked = TrainingSet.load(configured(tiny_tree, train_batch_size=3), model)
+    seen = 0
+    for batch, before in zip(masked.batches(0), plain.batches(0), strict=True):
+        assert torch.equal(batch.latent_mean, before.latent_mean), "the colours beneath are what is encoded"
+        if changed in batch.pictures:
+            assert batch.mask is not None and batch.mask.shape == (len(batch.pictures), 1, *batch.latent_mean.shape[2:])
+            for path, mask in zip(batch.pictures, batch.mask, strict=True):
+                assert mask.mean().item() == pytest.approx(0.5 if path == changed else 1.0, abs=0.02)
+                seen += path == changed
+        else:
+            assert batch.mask is None
+    assert seen
+    ignored = TrainingSet.load(configured(tiny_tree, train_batch_size=3, alpha_mask=False), model)
+    assert all(batch.mask is None for batch in ignored.batches(0))
+    index = next(i for i, picture in enumerate(ignored.pictures) if picture.path == changed)
+    assert not torch.equal(ignored.latents[index, False][0], masked.latents[index, False][0]), "else it lies on white"

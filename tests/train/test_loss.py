@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.loss import HUBER_C, LOSSES, elementwise_loss, huber_threshold, min_snr_weight
+from train.loss import HUBER_C, LOSSES, elementwise_loss, huber_threshold, masked_mean, min_snr_weight
 
 SNR = torch.tensor([1175.47, 8.454, 3.06, 0.3818, 0.00468], dtype=torch.float64)
 
@@ -39,3 +39,11 @@ def test_min_snr_weight(shift: int, below: int) -> None:
 
 def test_gamma_zero_switches_the_weights_off() -> None:
     assert min_snr_weight(SNR, 0.0, 0).tolist() == [1.0] * 5
+
+
+def test_a_picture_that_is_masked_whole_has_no_loss_and_is_no_division_by_nothing() -> None:
+    loss = torch.rand(2, 4, 3, 3) + 1
+    mask = torch.stack([torch.zeros(1, 3, 3), torch.full((1, 3, 3), 0.5)])
+    plain, normalized = masked_mean(loss, mask), masked_mean(loss, mask, normalize=True)
+    assert plain[0] == normalized[0] == 0
+    assert plain[1].item() == pytest.approx(loss[1].mean().item() / 2) and normalized[1].item() == pytest.approx(loss[1].mean().item())

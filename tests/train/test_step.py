@@ -16,6 +16,7 @@ class FakeBatch:
     latent_std: torch.Tensor
     input_ids: torch.Tensor
     weight: torch.Tensor
+    mask: torch.Tensor | None = None
 
 
 class FakeModel:
@@ -76,3 +77,22 @@ def test_a_regularization_weight_of_zero_leaves_only_the_pictures() -> None:
     data.weight = torch.tensor([1.0, 0.0, 0.0])
     alone = training_step(data, model, schedule, TrainConfig(), torch.Generator().manual_seed(0)).item()
     assert 0 < alone < whole
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_what_is_masked_costs_nothing(normalize: bool) -> None:
+    data, model, schedule = batch(), FakeModel(), NoiseSchedule.from_config({}, "epsilon")
+    config = replace(TrainConfig(), objective=ObjectiveConfig(normalize_masked_area_loss=normalize))
+    half = torch.ones(3, 1, 6, 5)
+    half[:, :, :3] = 0
+
+    def loss(mean: torch.Tensor, mask: torch.Tensor | None) -> float:
+        changed = replace(data, latent_mean=mean, mask=mask)
+        return training_step(changed, model, schedule, config, torch.Generator().manual_seed(9)).item()
+
+    upper = data.latent_mean + 5 * (1 - half)
+    assert loss(upper, half) == pytest.approx(loss(data.latent_mean, half))
+    assert loss(upper, None) != pytest.approx(loss(data.latent_mean, None))
+    both = loss(data.latent_mean, half) + loss(data.latent_mean, 1 - half)
+    assert both == pytest.approx(loss(data.latent_mean, None) * (2 if normalize else 1), rel=1e-5)
+    assert loss(data.latent_mean, torch.ones(3, 1, 6, 5)) == pytest.approx(loss(data.latent_mean, None))
