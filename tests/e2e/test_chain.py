@@ -128,6 +128,8 @@ def test_photographs_become_a_lora(command, photographs, tmp_path):
     started = command("prep", "new", tmp_path / "photos", "--raw", photographs, "--keyword", "ohwx", "--class", "photo", "--name", "photos")
     assert started.returncode == 0, started.stderr
     root = tmp_path / "photos"
+    with (root / "dataset.toml").open("a", encoding="utf-8") as file:
+        file.write("\n[build]\ntarget = 16\n")  # two repeats, sixteen regularization pictures
     prepared = command("prep", "run", root)
     assert prepared.returncode == 0, prepared.stderr
     report = json.loads((root / "work" / ".atelier" / "report.json").read_text("utf-8"))

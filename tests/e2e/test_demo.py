@@ -63,7 +63,9 @@ def test_file_draws_the_same_in_diffusers(demo, caplog, monkeypatch):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     with caplog.at_level(logging.WARNING):
         pipeline.load_lora_weights(file)
-    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    # transformers says on import that it does without torchvision; that is not about the file.
+    records = [record for record in caplog.records if record.name != "transformers.utils.import_utils"]
+    assert not [record.getMessage() for record in records if record.levelno >= logging.WARNING]
     latents = torch.randn((4, 16, 16), generator=torch.Generator().manual_seed(3))[None]
     prompt = "mira, 1girl, solo, smile, blue background"
     theirs = pipeline(prompt, latents=latents, num_inference_steps=25, guidance_scale=5.0, output_type="np").images[0] * 255
