@@ -37,9 +37,12 @@ class Build(Command):
     target: int = option(200, help="Samples an epoch to aim at when the repeats are chosen.", min=1)
     masks: bool = option(True, help="Put loss masks into the pictures as transparency; the colours beneath stay.")
 
-    def main(self, place: Place) -> None:
+    def ready(self, place: Place) -> None:
         if not self.keyword.strip():
             raise UserError("there is no keyword; give --keyword, or keyword under [project] in dataset.toml (`prep rare` proposes some)")
+
+    def main(self, place: Place) -> None:
+        self.ready(place)
         items = kept_items(place)
         reg = find_pictures(place.reg)
         if reg and not self.class_.strip():

@@ -89,6 +89,9 @@ def _check_tables(settings: Mapping[str, Any]) -> None:
 class Command:
     """A row of the `prep` group: a frozen dataclass whose fields are its options and whose docstring is its help."""
 
+    def ready(self, place: Place) -> None:
+        """Raise UserError for what is sure to be missing, so that a chain says it before hours of work and not after."""
+
     def main(self, place: Place) -> None:
         """Do the whole job of the command in `place`."""
         raise UserError(f"{type(self).__name__} cannot be run by itself")

@@ -58,11 +58,14 @@ class Regularize(Command):
             root.mkdir(parents=True, exist_ok=True)
         return Place.open(root)
 
-    def main(self, place: Place) -> None:
+    def ready(self, place: Place) -> None:
         if not self.class_:
             raise UserError("no class is given; say --class 'photo of a man', or write class into [project] of dataset.toml")
         if self._holds_keyword():
             raise UserError(f"the class prompt {self.class_!r} holds the keyword {self.keyword!r}; describe the class without it")
+
+    def main(self, place: Place) -> None:
+        self.ready(place)
         folder = place.reg if place.is_project else place.root
         count = self.count or matching_count(place)
         drawn = self._drawn(folder)

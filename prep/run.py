@@ -127,6 +127,8 @@ class Run(Command):
         place.need_project("run")
         steps = [load_object(spec).configured(place) for spec in STEPS]
         after = [load_object(spec).configured(place) for spec in AFTER if self.regularize or spec != AFTER[0]]
+        for command in [*steps, *after]:
+            command.ready(place)
         report = run_steps(place, steps)
         if not report.kept:
             raise UserError(f"no picture of {place.raw} is fit for training; see the reasons above")

@@ -194,6 +194,15 @@ def test_faults_in_the_settings_are_told_before_any_work(project: Path) -> None:
     assert not (project / "work/.atelier").exists() and LOG == []
 
 
+@pytest.mark.parametrize(("settings", "missing"), [("", "class"), ('[project]\nclass = "1girl"\n', "keyword")])
+def test_what_a_later_command_misses_is_told_before_any_work(project: Path, monkeypatch: pytest.MonkeyPatch, settings: str, missing: str) -> None:
+    monkeypatch.setattr(module, "AFTER", AFTER)
+    (project / "dataset.toml").write_text(settings, encoding="utf-8")
+    with pytest.raises(UserError, match=f"no {missing}"):
+        Run().main(Place.open(project))
+    assert not (project / "work/.atelier").exists()
+
+
 def test_the_whole_chain_needs_a_project(place: Place) -> None:
     with pytest.raises(UserError, match="`prep run` works on a project"):
         Run().main(place)
