@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -127,7 +127,18 @@ class Store:
 
     def load(self) -> list[Item]:
         """Read all sidecars, sorted by key; raises UserError for one that was broken by hand."""
-        return [self._read(path) for path in sorted((self.hidden / "items").glob("[!.]*.json"))]
+        return list(self.stream())
+
+    def stream(self) -> Iterator[Item]:
+        """Read the sidecars one by one, as `load` does, without holding them all."""
+        for key in self.keys():
+            yield self._read(self._sidecar(key))
+
+    def keys(self) -> list[str]:
+        """List the keys that have a sidecar, sorted."""
+        folder = self.hidden / "items"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
 
     def _read(self, path: Path) -> Item:
         try:
@@ -169,21 +180,29 @@ class Store:
 
     def items(self) -> Iterator[Item]:
         """Yield an item for every picture in the folder, and those set aside, with what their sidecars remember."""
-        known = self.load()
-        by_path = {item.path: item for item in known}
-        taken = {item.key.casefold() for item in known}
+        find, taken = self._finder("path"), {key.casefold() for key in self.keys()}
         for path in map(_plain, find_pictures(self.folder)):
-            remembered = by_path.pop(path, None)
-            yield remembered or Item(free_key(path.stem, taken), path)
-        yield from (item for item in by_path.values() if item.dropped and item.path.exists())
+            yield find(path) or Item(free_key(path.stem, taken), path)
+        elsewhere = (item for item in self.stream() if item.dropped and item.path.parent != _plain(self.folder))
+        yield from (item for item in elsewhere if item.path.exists())
 
     def sources(self, raw: Path) -> Iterator[Item]:
         """Yield an item for every picture in a raw folder, keyed for this folder; keys once given stay."""
-        known = self.load()
-        by_source = {item.source: item for item in known if item.source}
-        taken = {item.key.casefold() for item in known}
+        find, taken = self._finder("source"), {key.casefold() for key in self.keys()}
         for path in map(_plain, find_pictures(raw)):
-            yield by_source.get(path) or Item(free_key(path.stem, taken), path, source=path)
+            yield find(path) or Item(free_key(path.stem, taken), path, source=path)
+
+    def _finder(self, role: str) -> Callable[[Path], Item | None]:
+        """Return what finds the item whose `path` or `source` a file is; only keys that are not the file's stem are held in memory."""
+        files = ((getattr(item, role), item.key) for item in self.stream())
+        renamed = {path: key for path, key in files if path and path.stem != key}
+
+        def find(path: Path) -> Item | None:
+            sidecar = self._sidecar(renamed.get(path, path.stem))
+            item = self._read(sidecar) if os.path.exists(sidecar) else None  # not Path.exists: it raises on an over-long name
+            return item if item and getattr(item, role) == path else None
+
+        return find
 
 
 def _plain(path: Path) -> Path:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 from prep.item import Item, Store
@@ -98,14 +99,15 @@ def _moving(items: Iterable[T], move: Callable[[float], None], by: float) -> Ite
 def run_steps(place: Place, steps: Sequence[Step]) -> Report:
     """Stream the folder's items through the steps, print and save the report; raises UserError if there is no picture."""
     store = steps[0].store(place)
-    items = list(steps[0].read(place, store))
-    if not items:
+    items = steps[0].read(place, store)
+    first = next(items, None)
+    if first is None:
         raise UserError(steps[0].nothing(place))
     title = steps[0].table() if len(steps) == 1 else f"{steps[0].table()} … {steps[-1].table()}"
     report = Report()
-    with bar(title, len(items)) as move:
+    with bar(title, steps[0].count(place)) as move:
         # A picture counts half when it is read and half when it is through, so that the bar moves while `dedup` gathers them all.
-        stream: Iterable[Item] = _moving(items, move, 0.5)
+        stream: Iterable[Item] = _moving(chain([first], items), move, 0.5)
         for step in steps:
             stream = step(stream, store)
         for item in _moving(stream, move, 0.5):
