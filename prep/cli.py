@@ -12,6 +12,7 @@ COMMANDS = {
     "dedup": "prep.dedup:Dedup",
     "crop": "prep.crop:Crop",
     "tag": "prep.tag:Tag",
+    "describe": "prep.describe:Describe",
     "caption": "prep.caption:Caption",
     "keyword": "prep.keyword:Keyword",
     "rare": "prep.rare:Rare",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,7 @@ class Item:
     path: Path  # the picture as it now stands
     source: Path | None = None  # the raw file it came from
     source_sha256: str = ""
+    frame: int = 1  # which one of its source's, if that is an animation
     digest: str = ""  # prep.images.pixel_hash of the picture at `path`
     width: int = 0
     height: int = 0
@@ -56,6 +59,7 @@ class Item:
     stage: str = ""  # and as what: whole, half, head
     emphasis: float = 1.0  # how often it is shown in training, relative to the others
     crop: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in pixels of the picture
+    sentences: list[str] = field(default_factory=list)  # what `prep describe` said of it, the likeliest first
     tags: list[str] = field(default_factory=list)  # compiled, without the keyword
     keyword: str = ""
     full_name: str = ""  # the character's own name, which `prep keyword` took out
@@ -180,29 +184,41 @@ class Store:
 
     def items(self) -> Iterator[Item]:
         """Yield an item for every picture in the folder, and those set aside, with what their sidecars remember."""
-        find, taken = self._finder("path"), {key.casefold() for key in self.keys()}
+        find, taken = self._finder(lambda item: (item.path, 1)), {_folded(key) for key in self.keys()}
         for path in map(_plain, find_pictures(self.folder)):
-            yield find(path) or Item(free_key(path.stem, taken), path)
+            yield find(path, 1) or Item(free_key(path.stem, taken), path)
         elsewhere = (item for item in self.stream() if item.dropped and item.path.parent != _plain(self.folder))
         yield from (item for item in elsewhere if item.path.exists())
 
-    def sources(self, raw: Path) -> Iterator[Item]:
-        """Yield an item for every picture in a raw folder, keyed for this folder; keys once given stay."""
-        find, taken = self._finder("source"), {key.casefold() for key in self.keys()}
-        for path in map(_plain, find_pictures(raw)):
-            yield find(path) or Item(free_key(path.stem, taken), path, source=path)
+    def sources(self, raw: Path, numbers: Callable[[Path], Iterable[int]] | None = None) -> Iterator[Item]:
+        """Yield an item for every picture in a raw folder, keyed for this folder; keys once given stay.
 
-    def _finder(self, role: str) -> Callable[[Path], Item | None]:
-        """Return what finds the item whose `path` or `source` a file is; only keys that are not the file's stem are held in memory."""
-        files = ((getattr(item, role), item.key) for item in self.stream())
-        renamed = {path: key for path, key in files if path and path.stem != key}
+        `numbers` says which frames of a file, counted from 1, are items; without it the first alone is. The first ones come before all
+        others, so that no frame takes the name of another file.
+        """
+        find = self._finder(lambda item: (None if item.parent else item.source, item.frame))
+        taken = {_folded(key) for key in self.keys()}
+        pictures = [_plain(path) for path in find_pictures(raw, by_content=True)]
+        later = ((path, frame) for path in pictures for frame in numbers(path) if frame > 1) if numbers else ()
+        for path, frame in chain(((path, 1) for path in pictures), later):
+            yield find(path, frame) or Item(free_key(_stem(path, frame), taken), path, source=path, frame=frame)
 
-        def find(path: Path) -> Item | None:
-            sidecar = self._sidecar(renamed.get(path, path.stem))
+    def _finder(self, place: Callable[[Item], tuple[Path | None, int]]) -> Callable[[Path, int], Item | None]:
+        """Return what finds the item of a file and frame, which `place` tells; only keys that are not their stem are held in memory."""
+        places = ((place(item), item.key) for item in self.stream())
+        renamed = {(path, frame): key for (path, frame), key in places if path and _stem(path, frame) != key}
+
+        def find(path: Path, frame: int) -> Item | None:
+            sidecar = self._sidecar(renamed.get((path, frame), _stem(path, frame)))
             item = self._read(sidecar) if os.path.exists(sidecar) else None  # not Path.exists: it raises on an over-long name
-            return item if item and getattr(item, role) == path else None
+            return item if item and place(item) == (path, frame) else None
 
         return find
+
+
+def _stem(path: Path, frame: int) -> str:
+    """Return what the key of a file's frame is if no other picture has it."""
+    return path.stem if frame == 1 else f"{path.stem}-f{frame}"
 
 
 def _plain(path: Path) -> Path:
@@ -210,8 +226,13 @@ def _plain(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
+def _folded(key: str) -> str:
+    """Return what is equal for two names that are one on some system: case and the spelling of accents do not count there."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
+
+
 def free_key(stem: str, taken: set[str]) -> str:
-    """Return `stem`, or stem-2, stem-3 ..., whichever no other picture has (case ignored, as Windows and macOS do).
+    """Return `stem`, or stem-2, stem-3 ..., whichever no other picture has (case and spelling of accents ignored, as Windows and macOS do).
 
     Raises UserError for a file name that is no Unicode text, as some old archives leave on Linux.
     """
@@ -221,8 +242,8 @@ def free_key(stem: str, taken: set[str]) -> str:
     while len(stem.encode("utf-8")) > 200:
         stem = stem[:-1]
     key, n = stem, 1
-    while key.casefold() in taken:
+    while _folded(key) in taken:
         n += 1
         key = f"{stem}-{n}"
-    taken.add(key.casefold())
+    taken.add(_folded(key))
     return key

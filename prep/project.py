@@ -11,7 +11,26 @@ import click
 
 from prep.options import PROJECT_FILE, UserError, build, given_values, option, parameters, read_settings, settings_of, unknown_keys
 
-TABLES = ("project", "clean", "dedup", "crop", "tag", "caption", "keyword", "rare", "tokens", "regularize", "build", "check", "train")
+TABLES = (
+    "project",
+    "clean",
+    "dedup",
+    "marks",
+    "subject",
+    "identity",
+    "crop",
+    "tag",
+    "describe",
+    "caption",
+    "stats",
+    "keyword",
+    "rare",
+    "tokens",
+    "regularize",
+    "build",
+    "check",
+    "train",
+)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class Step(Command):
                 store.save(item)
             yield item
 
-    def count(self, place: Place) -> int:
+    def expected(self, place: Place) -> int:
         """Say how many pictures `read` will yield, or nearly: those of the folder, without those set aside elsewhere."""
         return len(find_pictures(place.work))
 

@@ -28,10 +28,10 @@ def full_item(root: Path) -> Item:
     """Make an item with a value of its own in every field."""
     box = Box("face", 0.25, 1, 2, 3, 4)
     return Item(
-        key="a", path=picture(root / "work/a.png"), source=picture(root / "raw/A b.png"), source_sha256="5" * 64, digest="7" * 64,
+        key="a", path=picture(root / "work/a.png"), source=picture(root / "raw/A b.png"), source_sha256="5" * 64, frame=2, digest="7" * 64,
         width=8, height=6, notes=["exif_rotated"], measures={"blur": 0.5}, boxes=[box], marks=[box, box], masked=[box],
         retouched=".atelier/retouched/a.png", retouched_digest="8" * 64, proposed="stranger", distance=0.5, parent="b", stage="head",
-        emphasis=0.5, crop=(0, 1, 5, 6), tags=["1girl", "^_^"], keyword="mira", full_name="mira doe", caption="mira, 1girl",
+        emphasis=0.5, crop=(0, 1, 5, 6), sentences=["a girl"], tags=["1girl", "^_^"], keyword="mira", full_name="mira doe", caption="mira, 1girl",
         written="mira, 1girl", hand=True, imported_caption="é, ö", tokens=7, dropped="too_small", detail="8 x 6", stamps={"clean": "0123"},
     )  # fmt: skip
 
