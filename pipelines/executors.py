@@ -6,12 +6,13 @@ An executor takes a step, a stream of items, the store and how many workers ther
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -21,8 +22,6 @@ from prep.step import Step, batched
 
 WORTH = 4  # batches of new work for each worker: for fewer, starting processes takes longer than they save
 AHEAD = 3  # batches a worker may have waiting; they bound the memory
-
-Executor = Callable[[Step, Iterable[Item], Store, int], Iterator[Item]]
 
 
 def here(step: Step, items: Iterable[Item], store: Store, workers: int = 1) -> Iterator[Item]:
@@ -45,13 +44,19 @@ def processes(step: Step, items: Iterable[Item], store: Store, workers: int = 0)
         return
     # Processes are started anew, not forked: a model's threads do not survive a fork, and Windows and macOS have none.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+    packed = pickle.dumps((step, store))
     try:
-        yield from _in_order(pool, partial(_work, step, store), step, chain(first, batches), workers * AHEAD)
+        yield from in_order(step, chain(first, batches), workers * AHEAD, lambda batch: pool.submit(work_on, packed, batch).result)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-EXECUTORS: dict[str, Executor] = {"here": here, "processes": processes}
+# Name -> "module:function".
+EXECUTORS = {
+    "here": "pipelines.executors:here",
+    "processes": "pipelines.executors:processes",
+    "ray": "pipelines.ray_tasks:ray_tasks",
+}
 
 
 def cores() -> int:
@@ -59,22 +64,31 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, work: Callable[[list[Item]], list[Item]], step: Step, batches: Iterator[list[Item]], ahead: int
-) -> Iterator[Item]:
-    """Hand batches out and yield them in their order; those with nothing to do are not handed out."""
-    waiting: deque[list[Item] | Future[list[Item]]] = deque()
+def in_order(step: Step, batches: Iterable[list[Item]], ahead: int, submit: Callable[[list[Item]], Callable[[], list[Item]]]) -> Iterator[Item]:
+    """Hand batches out with `submit`, which returns what waits for the result, and yield them in their order.
+
+    At most `ahead` batches are out or done and not yet yielded; those with nothing to do are not handed out.
+    """
+    batches = iter(batches)
+    waiting: deque[Callable[[], list[Item]]] = deque()
     while True:
-        for batch in islice(batches, max(0, ahead - len(waiting))):
-            waiting.append(pool.submit(work, batch) if step.todo(batch) else batch)
+        for batch in islice(batches, ahead - len(waiting)):
+            waiting.append(submit(batch) if step.todo(batch) else partial(list, batch))
         if not waiting:
             return
-        done = waiting.popleft()
-        yield from done.result() if isinstance(done, Future) else done
+        yield from waiting.popleft()()
 
 
-def _work(step: Step, store: Store, batch: list[Item]) -> list[Item]:
+def work_on(packed: bytes, batch: list[Item]) -> list[Item]:
+    """Do a batch's work in a worker; `packed` is the pickled step and store."""
+    step, store = _unpacked(packed)
     return list(step.work(batch, store))
+
+
+@lru_cache(maxsize=1)
+def _unpacked(packed: bytes) -> tuple[Step, Store]:
+    """Unpack a step once for all its batches, so that a model it loads is loaded once."""
+    return pickle.loads(packed)
 
 
 def _begin() -> None:

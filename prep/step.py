@@ -17,7 +17,7 @@ from prep.options import UserError, load_object, option, settings_of
 from prep.project import Command, Place
 
 T = TypeVar("T")
-EXECUTOR = "pipelines.executors:processes"  # by name: prep does not know pipelines
+EXECUTORS = "pipelines.executors:EXECUTORS"  # by name: prep does not know pipelines
 DAMAGED = ("unreadable", "truncated", "empty_file", "too_large")  # the reasons of a PictureError
 
 
@@ -25,6 +25,11 @@ class Step(Command):
     """A command that works item by item; a subclass writes `apply`, and `inputs` if its work is worth remembering."""
 
     writes: ClassVar[bool] = True  # False: the step only looks, sidecars stay as they are
+
+    @property
+    def gpus(self) -> int:
+        """Say how many GPUs a worker needs."""
+        return 0
 
     @property
     def batch(self) -> int:
@@ -120,12 +125,14 @@ class Step(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelStep(Step):
-    """A step whose batches do not depend on each other, so that all cores can work on them."""
+    """A step whose batches do not depend on each other, so that all cores, or all machines of a cluster, can work on them."""
 
-    workers: int = option(0, help="Processes that share the work; 0 = one for each core.", min=0, max=1024, matters=False)
+    workers: int = option(0, help="How many share the work; 0 = one for each core.", min=0, max=1024, matters=False)
+    executor: str = option("processes", help="Where the work is done.", choices=EXECUTORS, matters=False)
 
     def __call__(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
-        return load_object(EXECUTOR)(self, items, store, self.workers)
+        execute = load_object(load_object(EXECUTORS)[self.executor])
+        return execute(self, items, store, self.workers)
 
 
 def _sound(picture: Path) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipelines.executors import EXECUTORS, cores, here, processes
 from prep.item import Item, Store
-from prep.options import UserError, option
+from prep.options import UserError, load_object, option
 from prep.step import ParallelStep
 
 COUNT = 40
@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def run(store: Store, name: str, step: Who | None = None, workers: int = 2) -> list[Item]:
-    return list(EXECUTORS[name](step or Who(), store.items(), store, workers))
+    return list(load_object(EXECUTORS[name])(step or Who(), store.items(), store, workers))
 
 
 def test_processes_give_what_one_process_gives_in_the_same_order(store: Store) -> None:
