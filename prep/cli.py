@@ -20,6 +20,7 @@ COMMANDS = {
     "regularize": "prep.regularize:Regularize",
     "build": "prep.build:Build",
     "check": "prep.check:Check",
+    "export": "prep.export:Export",
     "run": "prep.run:Run",
     "demo": "pipelines.demo:demo",
 }

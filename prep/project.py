@@ -29,6 +29,7 @@ TABLES = (
     "regularize",
     "build",
     "check",
+    "export",
     "train",
 )
 
