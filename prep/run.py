@@ -16,6 +16,7 @@ from prep.project import Command, Place
 from prep.step import Step
 
 T = TypeVar("T")
+SHARE = "pipelines.shards:share"  # by name: prep does not know pipelines
 
 # The chain, in order: steps over pictures, then commands over the project.
 STEPS = (
@@ -99,20 +100,22 @@ def _moving(items: Iterable[T], move: Callable[[float], None], by: float) -> Ite
 def run_steps(place: Place, steps: Sequence[Step]) -> Report:
     """Stream the folder's items through the steps, print and save the report; raises UserError if there is no picture."""
     store = steps[0].store(place)
-    items = steps[0].read(place, store)
+    items: Iterator[Item] = steps[0].read(place, store)
     first = next(items, None)
     if first is None:
         raise UserError(steps[0].nothing(place))
+    items = load_object(SHARE)(chain([first], items), steps[0].part)
     title = steps[0].table() if len(steps) == 1 else f"{steps[0].table()} … {steps[-1].table()}"
     report = Report()
     with bar(title, steps[0].expected(place)) as move:
         # A picture counts half when it is read and half when it is through, so that the bar moves while `dedup` gathers them all.
-        stream: Iterable[Item] = _moving(chain([first], items), move, 0.5)
+        stream: Iterable[Item] = _moving(items, move, 0.5)
         for step in steps:
             stream = step(stream, store)
         for item in _moving(stream, move, 0.5):
             report.add(item)
-    report.save(store)
+    if not steps[0].part:
+        report.save(store)
     report.show()
     for step in steps:
         step.finish(place, store)

@@ -27,6 +27,11 @@ class Step(Command):
     writes: ClassVar[bool] = True  # False: the step only looks, sidecars stay as they are
 
     @property
+    def part(self) -> str:
+        """Say which share of the pictures is worked on, "" = all; see pipelines.shards."""
+        return ""
+
+    @property
     def gpus(self) -> int:
         """Say how many GPUs a worker needs."""
         return 0
@@ -129,6 +134,11 @@ class ParallelStep(Step):
 
     workers: int = option(0, help="How many share the work; 0 = one for each core.", min=0, max=1024, matters=False)
     executor: str = option("processes", help="Where the work is done.", choices=EXECUTORS, matters=False)
+    shard: str = option("", help="Work on a share of the pictures: I/K, or auto in a Slurm array.", matters=False)
+
+    @property
+    def part(self) -> str:
+        return self.shard
 
     def __call__(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
         execute = load_object(load_object(EXECUTORS)[self.executor])
