@@ -6,28 +6,31 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import ImageColor
 
 from prep.captions import read_caption
-from prep.images import Decoded, decode, encode, find_pictures, load, pixel_hash
+from prep.images import Decoded, PictureError, decode, encode, find_pictures, frame_numbers, frames, load, pixel_hash
 from prep.item import Item, Store
 from prep.masks import keep_alpha, update_mask
 from prep.options import UserError, atomic_write, option
 from prep.project import Place
-from prep.step import Step
+from prep.step import ParallelStep
 
 GONE = "source_gone"
+LEFT_OUT = "frame_left_out"
+PASSING = (GONE, LEFT_OUT, "needs_package")  # reasons that may be over though neither file nor options changed
 
 
 @dataclass(frozen=True)
-class Clean(Step):
+class Clean(ParallelStep):
     """Decode every raw picture, put it right (rotation, colour, transparency, 16 bits, CMYK) and write it to work/.
 
-    Pictures that are broken or too small are set aside with the reason. The raw files are never changed. On a bare folder ROOT the
-    result goes to ROOT-clean, or to --out.
+    A file is taken for what it is, whatever its name says. Pictures that are broken or too small are set aside with the reason. The raw
+    files are never changed. On a bare folder ROOT the result goes to ROOT-clean, or to --out.
     """
 
     batch: ClassVar[int] = 1  # a picture at a time: a broken one costs no other its work, and memory stays flat
@@ -36,7 +39,8 @@ class Clean(Step):
     quality: int = option(95, help="Quality of webp and jpg.", min=1, max=100)
     min_side: int = option(200, help="Pictures whose shorter side has fewer pixels are set aside.", min=1)
     background: str = option("white", help="Colour under transparent parts: a name or #rrggbb.")
-    out: str = option("", help="Where the cleaned pictures of a bare folder go.")
+    frames: int = option(1, help="So many frames of an animation, spread evenly, become pictures of their own.", min=1, max=10_000, matters=False)
+    out: str = option("", help="Where the cleaned pictures of a bare folder go.", matters=False)
 
     def store(self, place: Place) -> Store:
         if place.is_project and self.out:
@@ -51,22 +55,29 @@ class Clean(Step):
     def read(self, place: Place, store: Store) -> Iterator[Item]:
         """Yield the raw pictures; those set aside have another chance when their file or the options changed."""
         raw = _raw(place)
-        if not find_pictures(raw):
-            return
-        for item in store.sources(raw):
-            if item.dropped and (item.dropped == GONE or self.stamp(item) != item.stamps.get(self.table())):
+        for item in store.sources(raw, partial(frame_numbers, count=self.frames) if self.frames > 1 else None):
+            if item.dropped in PASSING:
+                item.stamps.pop(self.table(), None)  # nothing else tells that it may be otherwise now
+            if item.dropped and self.stamp(item) != item.stamps.get(self.table()):
                 item.drop("")
-                store.save(item)
             yield item
-        yield from self._orphans(store)
+        if find_pictures(raw, by_content=True):
+            yield from self._orphans(store)
 
     def _orphans(self, store: Store) -> Iterator[Item]:
-        """Yield, set aside, the items whose raw file is no longer there."""
-        for item in store.load():
+        """Yield, set aside, the items whose raw file is no longer there, or of whose file this frame is no longer asked for."""
+        for item in store.stream():
             if item.source and not item.source.exists():
                 item.drop(GONE, f"{item.source.name} is no longer among the raw pictures")
-                store.save(item)
-                yield item
+            elif item.source and item.frame > 1 and not item.parent and item.frame not in frame_numbers(item.source, self.frames):
+                item.drop(LEFT_OUT, f"frame {item.frame} of {item.source.name} is not among the {self.frames} asked for")
+            else:
+                continue
+            store.save(item)
+            yield item
+
+    def expected(self, place: Place) -> int:
+        return len(find_pictures(_raw(place), by_content=True))
 
     def nothing(self, place: Place) -> str:
         return f"there are no pictures in {_raw(place)}; put yours there"
@@ -75,7 +86,8 @@ class Clean(Step):
         if item.source is None:
             return None
         stat = item.source.stat()
-        return [stat.st_size, stat.st_mtime_ns, read_caption(item.source), item.path.exists()]
+        known = [stat.st_size, stat.st_mtime_ns, read_caption(item.source), item.path.exists()]
+        return known if item.frame == 1 else [*known, item.frame, self.frames]  # whether a later frame looks new depends on those between
 
     def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
         for item in batch:
@@ -84,18 +96,27 @@ class Clean(Step):
 
     def _clean(self, item: Item, store: Store) -> None:
         source = item.source or item.path
-        item.source_sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+        item.source_sha256 = _file_hash(source)
         caption = read_caption(source)  # `prep tag` on the raw folder may have written it; then it is compiled anew here
         item.imported_caption = None if caption and Store(source.parent).wrote(source, caption) else caption
-        decoded = decode(source, self._background())
+        decoded = self._decode(source, item.frame)
+        if decoded is None:
+            item.drop("frame_repeated", f"frame {item.frame} of {source.name} looks like the one before")
+            return
         item.notes = decoded.notes + (["renamed_suffix"] if decoded.suffix not in ("", source.suffix) else [])
         item.width, item.height = decoded.image.size
         if min(decoded.image.size) < self.min_side:
             item.drop("too_small", f"{item.width} x {item.height}, the shorter side should have {self.min_side}")
-        else:
-            self._write(item, decoded, store)
-            keep_alpha(item, store, decoded.alpha)
-            update_mask(item, store)
+            return
+        self._write(item, decoded, store)
+        keep_alpha(item, store, decoded.alpha)
+        update_mask(item, store)
+
+    def _decode(self, source: Path, frame: int) -> Decoded | None:
+        """Decode the frame; None if it is a later one that shows nothing new."""
+        if frame == 1:
+            return decode(source, self._background())
+        return next((decoded for decoded in frames(source, self.frames, self._background()) if decoded.frame == frame), None)
 
     def _write(self, item: Item, decoded: Decoded, store: Store) -> None:
         """Write the picture to the store's folder; another format's file from an earlier run is replaced by it."""
@@ -121,6 +142,15 @@ class Clean(Step):
         except ValueError:
             raise UserError(f"{self.background!r} is no colour; give a name such as white, or #rrggbb") from None
         return red, green, blue
+
+
+def _file_hash(path: Path) -> str:
+    """Return the sha256 of a file; raises PictureError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PictureError("unreadable", f"{path.name} cannot be read: {error.strerror}") from None
 
 
 def _raw(place: Place) -> Path:

@@ -9,42 +9,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from prep.colour import alpha_of, plain_ink, to_srgb
+from prep.kinds import KINDS, READABLE, Kind, essential_chunks, head_of, is_source, jxl_size, kind_of, pixels_are_damaged, ready
 from prep.options import atomic_write
 
 WHITE = (255, 255, 255)
 MASK = ".mask.png"  # how the name of a picture's loss mask ends; a mask is no picture
 MAX_PIXELS = 2 * 89_478_485  # where Pillow itself refuses: half a gigabyte of RGB
 ORIENTATION = 0x0112  # the EXIF tag
-
-# What is looked at in a folder. The last three need a Pillow plugin; without it they are set aside, not overlooked.
-READABLE = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl"))
+SUBFILE = 0x00FE  # the TIFF tag that tells a page from a thumbnail (bit 0) and a mask (bit 2)
 
 # Pillow's format name -> the suffix that its files should have.
-SUFFIXES = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "GIF": ".gif",
-    "BMP": ".bmp",
-    "TIFF": ".tif",
-    "AVIF": ".avif",
-}
+SUFFIXES = {kind.format: kind.suffixes[0] for kind in KINDS} | {"MPO": ".jpg"}
+ONE_PICTURE = ("MPO", "HEIF")  # what else lies in such a file are previews and depth maps, no animation
 
-# Suffix -> how `save` encodes; PNG keeps every pixel, the others take the quality.
+# Two frames whose copies of 32 x 32 pixels differ by less than this many levels of 255, on average, are taken for the same.
+# Measured on a drawn figure before four backgrounds: the same scene with other noise, as GIF, or as WebP or JPEG of quality 30 differs by
+# 0.8 to 3.5, a blink by 1.0, a step aside of 5 % of the width by 7.7 and more.
+STILL = 5.0
+
+# Suffix -> how `save` encodes; PNG keeps every pixel, the others take the quality. And the longest side that the format can hold.
 ENCODERS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".webp": {"format": "WEBP", "method": 4},
     ".jpg": {"format": "JPEG", "subsampling": 0},
 }
-
-# How a file begins that is a picture, even if a decoder will not open it.
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+LONGEST = {".png": 2**31 - 1, ".webp": 16383, ".jpg": 65500}
 
 # EXIF orientation -> how to turn the stored pixels upright (EXIF 2.32, 4.6.4).
 TURNS = {
@@ -57,12 +52,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Colour space of an ICC profile -> the mode that a picture must have to be read through it.
-PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-
 
 class PictureError(Exception):
-    """A picture that cannot be used; `reason` is one of unreadable, truncated, empty_file, too_large."""
+    """A picture that cannot be used; `reason` is one of unreadable, truncated, empty_file, too_large, needs_package."""
 
     def __init__(self, reason: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -77,6 +69,7 @@ class Decoded:
     notes: list[str] = field(default_factory=list)
     suffix: str = ""
     alpha: Image.Image | None = None  # L, 255 = opaque; None if all is
+    frame: int = 1  # which one of an animation's, counted from 1
 
 
 def load(path: Path, background: tuple[int, int, int] = WHITE) -> Image.Image:
@@ -89,29 +82,40 @@ def decode(path: Path, background: tuple[int, int, int] | None = WHITE) -> Decod
 
     With no background the colours under transparent parts are kept as they are.
     """
-    notes: list[str] = []
     with _opened(path) as image:
-        suffix = SUFFIXES.get(image.format or "", "")
-        if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO's other frames are previews
-            notes.append("first_frame")
-        image.load()
-        profile = image.info.get("icc_profile")
-        image = _plain_ink(image, notes)
-        image = _turned(image, notes)
-        image = _eight_bits(image, notes)
-        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-        if alpha is not None and alpha.getextrema()[0] == 255:
-            alpha = None
-        image = _to_srgb(image if alpha is None else image.convert("RGB"), profile, notes)
-        if alpha is not None and background is not None:  # colours hidden under alpha stay hidden
-            notes.append("alpha_composited")
-            image = Image.composite(image, Image.new("RGB", image.size, background), alpha)
-        image.info = {}  # Pillow would write what is left here (a profile, a comment) into the saved file
-        return Decoded(image, notes, suffix, alpha)
+        return _decoded(image, background)
+
+
+def frames(path: Path, count: int, background: tuple[int, int, int] = WHITE) -> Iterator[Decoded]:
+    """Yield at most `count` frames spread evenly over an animation, the first among them, without those that look like the one before."""
+    seen: np.ndarray | None = None
+    with _opened(path) as image:
+        for number in _spread(image, count):
+            image.seek(number - 1)
+            decoded = _decoded(image, background)
+            decoded.frame = number
+            small = np.asarray(decoded.image.resize((32, 32), Image.Resampling.BOX), dtype=np.float32)
+            if seen is None or np.abs(small - seen).mean() >= STILL:
+                seen = small
+                yield decoded
+
+
+def frame_numbers(path: Path, count: int) -> list[int]:
+    """Say which frames, counted from 1, `frames` looks at: [1] for a still picture and for a file that cannot be read."""
+    if count == 1:
+        return [1]
+    try:
+        with _opened(path) as image:
+            return _spread(image, count)
+    except PictureError:
+        return [1]
 
 
 def encode(image: Image.Image, suffix: str, quality: int = 95) -> bytes:
-    """Encode a picture as its suffix (.png, .webp, .jpg) says; the same pixels give the same bytes."""
+    """Encode a picture as its suffix (.png, .webp, .jpg) says; the same pixels give the same bytes. Raises PictureError if it does not fit."""
+    if max(image.size) > LONGEST[suffix]:
+        size = f"{image.width} x {image.height}"
+        raise PictureError("too_large", f"a picture of {size} is too large for {suffix}, whose sides end at {LONGEST[suffix]}; choose png")
     buffer = BytesIO()
     image.save(buffer, quality=quality, **ENCODERS[suffix])
     return buffer.getvalue()
@@ -129,110 +133,131 @@ def pixel_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """List the pictures of a folder, without its sub-folders, by name; hidden and temporary files are not seen."""
+def find_pictures(folder: Path, by_content: bool = False) -> list[Path]:
+    """List the pictures of a folder, without its sub-folders, by name; hidden and temporary files are not seen.
+
+    With `by_content` a file is also one if it begins like one, whatever it is called: `a.jpg_large` and `a` from a download, say.
+    """
     if not folder.is_dir():
         return []
     names = (path for path in folder.iterdir() if not path.name.startswith(".") and not path.name.endswith(MASK))
-    found = (path for path in names if path.suffix.lower() in READABLE)
-    return sorted((path for path in found if path.is_file()), key=lambda path: path.name)
+    found = (path for path in names if (path.suffix.lower() in READABLE and path.is_file()) or (by_content and is_source(path)))
+    return sorted(found, key=lambda path: path.name)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture file and turn whatever a decoder raises on it, now or later, into a PictureError."""
     try:
-        if path.stat().st_size == 0:
-            raise PictureError("empty_file", f"{path.name} is an empty file")
+        kind = _kind(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is handled here: size, odd EXIF, palette bytes
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
+            with _open(path, kind) as image:
                 yield image
     except PictureError:
         raise
     except (Image.DecompressionBombError, MemoryError):
         raise PictureError("too_large", f"{path.name} has more than {MAX_PIXELS // 10**6} million pixels") from None
     except UnidentifiedImageError:
-        raise _not_opened(path) from None
+        raise PictureError("truncated", f"{path.name} is cut off or damaged: its header cannot be read") from None
     except Exception as error:  # a decoder raises anything on damaged data: OSError, SyntaxError, struct.error, ...
         if isinstance(error, OSError) and error.errno:
             raise PictureError("unreadable", f"{path.name} cannot be read: {error.strerror}") from None
-        raise PictureError("truncated", f"{path.name} is cut off or damaged: {error}") from None
+        raise PictureError("truncated", f"{path.name} is cut off or damaged: {' '.join(str(error).split())}") from None
 
 
-def _not_opened(path: Path) -> PictureError:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start.startswith(SIGNATURES):
-        return PictureError("truncated", f"{path.name} is cut off or damaged: its header cannot be read")
-    return PictureError("unreadable", f"{path.name} is no picture of a kind that can be read here")
+def _kind(path: Path) -> Kind:
+    """Say by its first bytes what kind of picture a file is; raises PictureError if it is none, or none that can be read here."""
+    if path.stat().st_size == 0:
+        raise PictureError("empty_file", f"{path.name} is an empty file")
+    kind = kind_of(head_of(path))
+    if kind is None:
+        raise PictureError("unreadable", f"{path.name} is no picture of a kind that can be read here")
+    if not ready(kind):
+        raise PictureError("needs_package", f"{path.name} is {kind.format}, for which a package is missing; run `pip install {kind.package}`")
+    return kind
 
 
-def _turned(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Turn the picture upright as its EXIF (or XMP) orientation says."""
+def _open(path: Path, kind: Kind) -> Image.Image:
+    """Open a file with the one decoder that its first bytes ask for; a PNG whose texts are damaged is read without them."""
+    if kind.format == "JXL":  # its reader decodes at once, so the size is looked up first
+        with path.open("rb") as file:
+            _check_size(jxl_size(file.read(2**16)))
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+        image = Image.open(path, formats=[kind.format])
+        _check_size(image.size)
+        if kind.format == "PNG":
+            _load_png(image, path)
+    except (PictureError, Image.DecompressionBombError):
+        raise
+    except Exception:
+        if kind.format != "PNG":
+            raise
+        image = Image.open(BytesIO(essential_chunks(path.read_bytes())), formats=["PNG"])
+    return image
+
+
+def _load_png(image: Any, path: Path) -> None:
+    """Load a PNG here, since what lies behind its pixels is read only now; of a clear colour of 16 bits take the 8 that the pixels have."""
+    if pixels_are_damaged(path.read_bytes()):
+        raise PictureError("truncated", f"{path.name} is cut off or damaged: its pixels are not all as they were saved")
+    deep, clear = str(image.tile[0].args).endswith(";16B"), image.info.get("transparency")
+    if deep and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(sample >> 8 for sample in clear)
+    image.load()
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise Image.DecompressionBombError
+
+
+def _spread(image: Image.Image, count: int) -> list[int]:
+    """Return the numbers, from 1, of `count` frames spread evenly over those that an opened picture has."""
+    total = getattr(image, "n_frames", 1) if _is_animated(image) and count > 1 else 1
+    pages = list(range(1, total + 1))
+    if image.format == "TIFF" and total > 1:
+        pages = [page for page in pages if not _aside(image, page)] or [1]
+    return sorted({pages[index * len(pages) // count] for index in range(count)})
+
+
+def _aside(image: Any, page: int) -> bool:
+    """Tell whether a page of a TIFF is the thumbnail or the mask of another."""
+    image.seek(page - 1)
+    return page > 1 and bool(int(image.tag_v2.get(SUBFILE, 0)) & 0b101)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    return image.format not in ONE_PICTURE and bool(getattr(image, "is_animated", False))
+
+
+def _decoded(image: Image.Image, background: tuple[int, int, int] | None) -> Decoded:
+    """Decode the frame at which an opened picture stands."""
+    _check_size(image.size)
+    notes = ["first_frame"] if _is_animated(image) and image.tell() == 0 else []
+    suffix, turn = SUFFIXES.get(image.format or "", ""), _turn(image)
+    turned = image.format == "TIFF"  # Pillow turns these itself as it loads them
+    image.load()
+    profile = image.info.get("icc_profile")
+    image = plain_ink(image, notes)
+    if turn is not None:
+        notes.append("exif_rotated")
+        image = image if turned else image.transpose(turn)
+    alpha = alpha_of(image)
+    image = to_srgb(image, profile, notes)
+    if alpha is not None and background is not None:  # colours hidden under alpha stay hidden
+        notes.append("alpha_composited")
+        image = Image.composite(image, Image.new("RGB", image.size, background), alpha)
+    image.info = {}  # Pillow would write what is left here (a profile, a comment) into the saved file
+    return Decoded(image, notes, suffix, alpha)
+
+
+def _turn(image: Any) -> Image.Transpose | None:
+    """Say how to turn the picture upright, as its EXIF (or XMP) orientation says."""
+    if image.format == "JXL" and not image.jpeg:  # the reader has turned it; Exif has no say (ISO/IEC 18181-2)
+        return None
+    try:
+        exif = image.tag_v2 if image.format == "TIFF" else image.getexif()
+        return TURNS.get(exif.get(ORIENTATION, 1))
     except Exception:  # broken EXIF raises anything; the picture itself is sound, so it is taken as it lies
-        return image
-    if turn is None:
-        return image
-    notes.append("exif_rotated")
-    return image.transpose(turn)
-
-
-def _plain_ink(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Make CMYK mean 255 = full ink.
-
-    Adobe writes CMYK JPEGs inverted and says so in its APP14 marker. Pillow takes every CMYK JPEG for inverted;
-    one without the marker is not, so it is turned back.
-    """
-    if image.mode != "CMYK":
-        return image
-    notes.append("cmyk_converted")
-    unmarked = image.format == "JPEG" and "adobe" not in image.info
-    return ImageChops.invert(image) if unmarked else image
-
-
-def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Scale grey of 16 bits (or more, or floats) to 0..255; Pillow's own conversion would clip it to white."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    peak = values.max(initial=0)
-    scales = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    full = next((scale for scale in scales if peak <= scale), peak)
-    notes.append("16bit_scaled")
-    return Image.fromarray(np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """Convert to RGB, through the ICC profile if there is one that fits the picture and is not sRGB already."""
-    transform = _transform(image.mode, profile) if profile else None
-    if transform is None:
-        return image.convert("RGB")
-    notes.append("icc_converted")
-    return cast("Image.Image", ImageCms.applyTransform(image.convert(str(transform.input_mode)), transform))
-
-
-def _transform(mode: str, profile: bytes) -> ImageCms.ImageCmsTransform | None:
-    """Build the transform from a profile to sRGB; None if it is broken, for other pictures, or changes nothing."""
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        wanted = PROFILE_MODES[source.profile.xcolor_space.strip()]
-        target = ImageCms.createProfile("sRGB")
-        transform = ImageCms.buildTransform(source, target, wanted, "RGB", ImageCms.Intent.PERCEPTUAL)
-    except (OSError, KeyError, ImageCms.PyCMSError):
         return None
-    if mode != wanted and (mode == "CMYK" or wanted != "RGB"):  # a 1-bit or palette picture may have an RGB profile
-        return None
-    return None if wanted == "RGB" and _changes_nothing(transform) else transform
-
-
-def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Try a transform on a cube of 9 x 9 x 9 colours: sRGB profiles come in many wordings, all of which do nothing."""
-    steps = np.linspace(0, 255, 9).round().astype(np.uint8)
-    cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
-    seen = np.asarray(ImageCms.applyTransform(Image.fromarray(cube), transform)).astype(int)
-    return bool(np.abs(seen - cube).max() <= 2)

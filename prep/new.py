@@ -50,12 +50,12 @@ class New(Command):
         target = place.root / PROJECT_FILE
         if target.exists():
             raise UserError(f"{target} exists already; edit it, or choose another folder")
-        if self.raw and not find_pictures(Path(self.raw)):
+        if self.raw and not find_pictures(Path(self.raw), by_content=True):
             raise UserError(f"there are no pictures in {self.raw}; check the path")
         name = self.name or place.root.resolve().name
         raw = place.root / "raw"
         raw.mkdir(exist_ok=True)
-        for picture in find_pictures(Path(self.raw)) if self.raw else []:
+        for picture in find_pictures(Path(self.raw), by_content=True) if self.raw else []:
             for file in {picture, picture.with_suffix(".txt"), picture.with_suffix(".caption")}:
                 if file.exists() and not (raw / file.name).exists():
                     atomic_write(raw / file.name, file.read_bytes())  # a copy cut off halfway would stay

@@ -18,7 +18,7 @@ from prep.project import Command, Place
 
 T = TypeVar("T")
 EXECUTORS = "pipelines.executors:EXECUTORS"  # by name: prep does not know pipelines
-DAMAGED = ("unreadable", "truncated", "empty_file", "too_large")  # the reasons of a PictureError
+DAMAGED = ("unreadable", "truncated", "empty_file", "too_large", "needs_package")  # the reasons of a PictureError
 
 
 class Step(Command):

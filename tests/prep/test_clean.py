@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +98,13 @@ def test_again_changes_nothing_and_decodes_nothing(project: Place, monkeypatch: 
     run(project)
     before = fingerprints(project.work / ".atelier" / "items")
     monkeypatch.setattr(clean, "decode", lambda *_: pytest.fail("decoded again"))
-    run(project)
+    run(project, workers=1)
     assert fingerprints(project.work / ".atelier" / "items") == before
 
 
 def test_a_killed_run_goes_on(project: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     dirty(project.raw)
-    whole = {key: (item.digest, item.dropped) for key, item in run(project).items()}
+    whole = {key: (item.digest, item.dropped) for key, item in run(project, workers=1).items()}
     shutil.rmtree(project.work)
     real, calls = clean.decode, iter(range(5))
 
@@ -114,7 +115,7 @@ def test_a_killed_run_goes_on(project: Place, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(clean, "decode", dies)
     with pytest.raises(KeyboardInterrupt):
-        run(project)
+        run(project, workers=1)
     monkeypatch.setattr(clean, "decode", real)
     next(path for path in (project.work / ".atelier" / "items").iterdir()).unlink()  # as if killed before the sidecar
     assert {key: (item.digest, item.dropped) for key, item in run(project).items()} == whole
@@ -248,3 +249,88 @@ def test_captions_that_tag_wrote_beside_raw_pictures_are_not_taken_for_hand_work
     Clean(out=str(tmp_path / "out")).main(Place.open(raw))
     imported = {item.key: item.imported_caption for item in Store(tmp_path / "out").load()}
     assert imported == {"ours": None, "theirs": "1girl, solo"}
+
+
+def animated(path: Path, seeds: list[int]) -> None:
+    pictures = [noise(seed) for seed in seeds]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], lossless=True)
+
+
+def test_frames_of_an_animation_become_pictures(project: Place) -> None:
+    animated(project.raw / "a.webp", [0, 1, 2, 3])
+    noise(7).save(project.raw / "a-f3.png")
+    noise(8).save(project.raw / "b.jpg")
+    (project.raw / "a.txt").write_text("1girl", encoding="utf-8")
+    assert set(run(project)) == {"a", "a-f3", "b"}
+    items = run(project, frames=2)
+    assert {key: item.frame for key, item in items.items()} == {"a": 1, "a-f3": 1, "a-f3-2": 3, "b": 1}
+    assert items["a-f3-2"].digest == pixel_hash(noise(2)) and items["a-f3-2"].source == project.raw / "a.webp"
+    assert items["a-f3-2"].imported_caption == "1girl"
+    items = run(project, frames=4)
+    assert {key: item.digest for key, item in items.items() if key in ("a", "a-f2", "a-f3-2", "a-f4")} == {
+        "a": pixel_hash(noise(0)),
+        "a-f2": pixel_hash(noise(1)),
+        "a-f3-2": pixel_hash(noise(2)),
+        "a-f4": pixel_hash(noise(3)),
+    }
+
+
+def test_frames_no_longer_asked_for_are_set_aside_and_come_back(project: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    animated(project.raw / "a.webp", [0, 1, 2, 3])
+    before = {key: item.digest for key, item in run(project, frames=4).items()}
+    dropped = {key: item.dropped for key, item in run(project, frames=2, workers=1).items()}
+    assert dropped == {"a": "", "a-f2": "frame_left_out", "a-f3": "", "a-f4": "frame_left_out"}
+    assert {item.key for item in Store(project.work).items() if not item.dropped} == {"a", "a-f3"}
+    again = run(project, frames=4)
+    assert {key: (item.dropped, item.digest) for key, item in again.items()} == {key: ("", digest) for key, digest in before.items()}
+    monkeypatch.setattr(clean, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(clean, "frames", lambda *_: pytest.fail("decoded again"))
+    assert run(project, frames=4, workers=1) == again
+
+
+def test_a_frame_that_shows_nothing_new_is_set_aside(project: Place) -> None:
+    still = [noise(0), Image.fromarray(np.asarray(noise(0)) ^ 1), noise(1)]
+    still[0].save(project.raw / "a.webp", save_all=True, append_images=still[1:], lossless=True)
+    items = run(project, frames=3)
+    assert {key: item.dropped for key, item in items.items()} == {"a": "", "a-f2": "frame_repeated", "a-f3": ""}
+    assert items["a-f2"].detail == "frame 2 of a.webp looks like the one before"
+    assert run(project, frames=3) == items
+    assert run(project)["a-f2"].dropped == "frame_left_out"
+    assert run(project, frames=3) == items
+
+
+def test_a_changed_animation_is_done_again(project: Place) -> None:
+    animated(project.raw / "a.webp", [0, 1, 2])
+    run(project, frames=3)
+    animated(project.raw / "a.webp", [3, 4])
+    items = run(project, frames=3)
+    assert {key: item.dropped for key, item in items.items()} == {"a": "", "a-f2": "", "a-f3": "frame_left_out"}
+    assert items["a-f2"].digest == pixel_hash(noise(4))
+
+
+def test_pictures_with_odd_names_are_taken(project: Place) -> None:
+    noise(0).save(project.raw / "a.jpg_large", format="JPEG")
+    noise(1).save(project.raw / "b", format="PNG")
+    (project.raw / "notes.txt").write_text("hello", encoding="utf-8")
+    items = run(project)
+    assert {key: item.notes for key, item in items.items()} == {"a": ["renamed_suffix"], "b": ["renamed_suffix"]}
+    assert sorted(path.name for path in project.work.iterdir() if path.is_file()) == ["a.png", "b.png"]
+
+
+def test_names_that_differ_only_in_how_accents_are_spelled_have_keys_of_their_own(project: Place) -> None:
+    for seed, form in enumerate(("NFC", "NFD")):
+        noise(seed).save(project.raw / unicodedata.normalize(form, "café.png"))
+    if len(list(project.raw.iterdir())) < 2:
+        pytest.skip("this file system does not tell the two spellings apart")
+    items = run(project)
+    assert len({unicodedata.normalize("NFC", key) for key in items}) == 2
+    assert run(project) == items
+
+
+def test_a_picture_that_its_format_cannot_hold_is_set_aside(project: Place) -> None:
+    Image.new("RGB", (17_000, 200)).save(project.raw / "strip.png")
+    noise(0).save(project.raw / "a.png")
+    items = run(project, format="webp")
+    assert {key: item.dropped for key, item in items.items()} == {"a": "", "strip": "too_large"}
+    assert "choose png" in items["strip"].detail
+    assert run(project)["strip"].dropped == ""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from prep.images import READABLE, PictureError, decode, encode, find_pictures, load, pixel_hash, save
+from prep.images import READABLE, PictureError, decode, encode, find_pictures, frame_numbers, frames, load, pixel_hash, save
 
 # EXIF orientation -> how a camera stores an upright picture under it (the inverse of the viewer's turn).
 STORED = {
@@ -182,6 +182,69 @@ def test_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
     assert decoded.notes == ["first_frame"]
 
 
+def animation(path: Path, shades: list[int], **options: object) -> Path:
+    """Write flat frames of the given shades."""
+    pictures = [Image.new("RGB", (32, 24), (shade, 40, 255 - shade)) for shade in shades]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], **options)
+    return path
+
+
+def reds(path: Path, count: int) -> list[tuple[int, int]]:
+    """Return frame number and red of what `frames` yields."""
+    return [(decoded.frame, decoded.image.getpixel((3, 3))[0]) for decoded in frames(path, count)]
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.gif", {}), ("a.webp", {"lossless": True}), ("a.png", {}), ("a.tif", {})])
+def test_frames_are_spread_evenly(tmp_path: Path, name: str, options: dict[str, object]) -> None:
+    path = animation(tmp_path / name, [0, 30, 60, 90, 120, 150, 180, 210, 240], **options)
+    assert reds(path, 1) == [(1, 0)]
+    assert reds(path, 3) == [(1, 0), (4, 90), (7, 180)]
+    assert [number for number, _ in reds(path, 100)] == list(range(1, 10))
+    assert frame_numbers(path, 3) == [1, 4, 7] and frame_numbers(path, 1) == [1]
+
+
+def test_frames_that_look_like_the_one_before_are_left_out(tmp_path: Path) -> None:
+    path = animation(tmp_path / "a.webp", [0, 1, 2, 100, 101, 102, 0, 1], lossless=True)
+    assert reds(path, 8) == [(1, 0), (4, 100), (7, 0)]
+    drift = animation(tmp_path / "b.webp", list(range(0, 40, 4)), lossless=True)  # each is like its neighbour, the last unlike the first
+    assert [number for number, _ in reds(drift, 10)] == [1, 3, 5, 7, 9]
+
+
+def test_a_still_picture_has_one_frame(tmp_path: Path) -> None:
+    Image.fromarray(pattern()).save(tmp_path / "a.png")
+    assert [decoded.frame for decoded in frames(tmp_path / "a.png", 5)] == [1]
+    assert frame_numbers(tmp_path / "a.png", 5) == [1]
+    (tmp_path / "empty.gif").touch()
+    assert frame_numbers(tmp_path / "empty.gif", 5) == [1]
+    animation(tmp_path / "previews.mpo", [0, 99]).rename(tmp_path / "previews.jpg")
+    assert frame_numbers(tmp_path / "previews.jpg", 5) == [1], "an MPO's other pictures are previews"
+
+
+def test_a_thumbnail_in_a_tiff_is_no_frame(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (32, 24), colour) for colour in ("red", "lime", "blue")]
+    pages[1].encoderinfo = {"tiffinfo": {254: 1}}  # NewSubfileType: a smaller version of another page
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert frame_numbers(tmp_path / "a.tif", 9) == [1, 3]
+
+
+def test_a_cut_animation_gives_what_there_is(tmp_path: Path) -> None:
+    noise = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (48, 48), dtype=np.uint8)).convert("P") for seed in range(4)]
+    noise[0].save(tmp_path / "a.gif", save_all=True, append_images=noise[1:])
+    data = (tmp_path / "a.gif").read_bytes()
+    (tmp_path / "a.gif").write_bytes(data[: int(len(data) * 0.6)])
+    numbers = []
+    with pytest.raises(PictureError, match="cut off"):
+        numbers.extend(decoded.frame for decoded in frames(tmp_path / "a.gif", 4))
+    assert decode(tmp_path / "a.gif").frame == 1
+
+
+def test_a_side_that_the_format_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match=r"17000 x 2 is too large for \.webp, whose sides end at 16383; choose png") as caught:
+        encode(Image.new("RGB", (17_000, 2)), ".webp")
+    assert caught.value.reason == "too_large"
+    assert len(encode(Image.new("RGB", (17_000, 2)), ".jpg")) > 0
+
+
 def test_wrong_suffix_is_read_and_the_right_one_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(Image.fromarray(pattern()), ".webp"))
     assert decode(tmp_path / "a.png").suffix == ".webp"
@@ -252,4 +315,17 @@ def test_find_pictures(tmp_path: Path) -> None:
         (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
     assert [path.name for path in find_pictures(tmp_path)] == ["a.jpeg", "b.PNG", "c.JPG", "d.heic", "ä ö.webp"]
     assert find_pictures(tmp_path / "missing") == []
+
+
+def test_find_pictures_by_content(tmp_path: Path) -> None:
+    data = encode(Image.fromarray(pattern()), ".jpg")
+    for name in ("a.jpg_large", "b", "c.jpeg!d", "d.", "e.jpg", "f.part", "g.txt", "h.cr2", ".i"):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "j").write_bytes(b"BM and other words")
+    (tmp_path / "k").mkdir()
+    assert [path.name for path in find_pictures(tmp_path, by_content=True)] == ["a.jpg_large", "b", "c.jpeg!d", "d.", "e.jpg"]
+    assert [path.name for path in find_pictures(tmp_path)] == ["e.jpg"]
+
+
+def test_readable_suffixes_are_written_small() -> None:
     assert all(suffix == suffix.lower() for suffix in READABLE)
