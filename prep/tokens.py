@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from prep.captions import join, parse, read_caption
@@ -15,15 +16,21 @@ from prep.project import Place
 from prep.step import Step
 
 LEDGER = "tokens.json"
+STEP = 15  # tokens, of the histogram; a fifth of a row
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A caption in the ledger: tokens, and for 75, 150 and 225 the tags that do not fit any more."""
+    """A caption in the ledger: its tokens, how they fill rows of 75, and what does not fit into 75, 150 and 225.
+
+    All text encoders of a base (SDXL has two) read the same tokens; they differ only in what fills up a row, which is no token here.
+    """
 
     picture: str
     tokens: int
-    beyond: dict[int, list[str]]
+    rows: list[int]  # tokens in each row of 75; the encoder reads row by row
+    beyond: dict[int, list[str]]  # length -> the tags that lie, in whole or in part, past it
+    straddling: dict[int, str]  # boundary -> the tag that it cuts in two
 
 
 @dataclass(frozen=True)
@@ -66,20 +73,65 @@ def caption_of(item: Item) -> str | None:
 
 def entry(picture: str, text: str) -> Entry:
     """Count a caption and find the tags that end beyond each length."""
-    return Entry(picture, count(text), {length: tags_beyond(text, length) for length in LENGTHS if count(text) > length})
+    tokens = count(text)
+    beyond = {length: tags_beyond(text, length) for length in LENGTHS if tokens > length}
+    cut = {length: _cut_at(text, length) for length in beyond}
+    rows = [min(CHUNK, tokens - start) for start in range(0, max(tokens, 1), CHUNK)]
+    return Entry(picture, tokens, rows, beyond, {length: tag for length, tag in cut.items() if tag})
 
 
 def tags_beyond(text: str, length: int) -> list[str]:
     """Return the tags of a caption that lie, in whole or in part, past its first `length` tokens."""
     tags = parse(text)
-    fit = bisect_right(range(1, len(tags) + 1), length, key=lambda number: count(join(tags[:number])))
-    return tags[fit:]
+    return tags[_whole_tags(tags, length) :]
+
+
+def _whole_tags(tags: list[str], length: int) -> int:
+    """Count the tags from the first on that lie wholly within `length` tokens."""
+    return bisect_right(range(1, len(tags) + 1), length, key=lambda number: count(join(tags[:number])))
+
+
+def _cut_at(text: str, length: int) -> str:
+    """Return the tag that begins before a boundary and ends after it; "" if the boundary falls between two."""
+    tags = parse(text)
+    whole = _whole_tags(tags, length)
+    if whole == len(tags):
+        return ""
+    begins = count(join(tags[:whole]) + ",") if whole else 0
+    return tags[whole] if begins < length else ""
+
+
+def fit(tags: Sequence[str], limit: int, keep: int, weakest: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Leave tags out, weakest first, until the caption has at most `limit` tokens; return those kept, in their order, and those left out.
+
+    The first `keep` tags always stay, even if they alone are too long; `weakest` names the tags that may go, the weakest first.
+    """
+    kept, dropped = list(tags), []
+    safe = set(kept[:keep])
+    for tag in weakest:
+        if count(join(kept)) <= limit:
+            break
+        if tag in kept and tag not in safe:
+            kept.remove(tag)
+            dropped.append(tag)
+    return kept, dropped
 
 
 def recommend(entries: Iterable[Entry]) -> int | None:
     """Return the smallest max_token_length that cuts no caption, None if even 225 cuts one."""
     longest = max(entry.tokens for entry in entries)
     return next((length for length in LENGTHS if longest <= length), None)
+
+
+def histogram(lengths: Sequence[int], width: int = 40) -> str:
+    """Draw how many captions there are of each length, in steps of 15 tokens, the ends of the rows marked."""
+    counts = Counter(max(0, length - 1) // STEP for length in lengths)
+    most, lines = max(counts.values()), []
+    for step in range(max(counts) + 1):
+        first, last = step * STEP + 1, (step + 1) * STEP
+        bar = "#" * max(round(width * counts[step] / most), counts[step] > 0)
+        lines.append(f"{first:4}-{last:<4}{'|' if last in LENGTHS else ' '} {bar} {counts[step] or ''}".rstrip())
+    return "\n".join(lines)
 
 
 def too_long(entries: Iterable[Entry]) -> str:
@@ -101,11 +153,12 @@ def show(entries: list[Entry], best: int | None, bare: list[str], current: int) 
     console.print(f"{len(entries)} captions of {lengths[0]} to {lengths[-1]} tokens, the middle one {lengths[len(lengths) // 2]}", highlight=False)
     if bare:
         console.print(f"{len(bare)} pictures have no caption: {', '.join(bare[:5])}{' …' if len(bare) > 5 else ''}", markup=False, highlight=False)
+    console.print(histogram(lengths), markup=False, highlight=False)
     long = [entry for entry in entries if entry.tokens > CHUNK]
     if long:
-        table = Table("picture", "tokens", f"tags beyond {CHUNK}")
+        table = Table("picture", "tokens", f"tags beyond {CHUNK}", "cut in two")
         for e in sorted(long, key=lambda e: -e.tokens):
-            table.add_row(escape(e.picture), str(e.tokens), escape(", ".join(e.beyond[CHUNK])))
+            table.add_row(escape(e.picture), str(e.tokens), escape(", ".join(e.beyond[CHUNK])), escape(", ".join(e.straddling.values())))
         console.print(table)
     if best is not None:
         hint = f" (now {current}: set it under [train] in dataset.toml)" if current < best else ""

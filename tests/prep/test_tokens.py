@@ -15,8 +15,9 @@ from prep.captions import join, parse
 from prep.cli import main
 from prep.clip_bpe import LENGTHS, count
 from prep.item import STORE, Item, Store
-from prep.tokens import Entry, recommend, tags_beyond
+from prep.tokens import Entry, entry, fit, histogram, recommend, tags_beyond
 
+FEW = ["1girl", "long hair", "^_^", "very long hair", "hatsune miku", "x_x"]
 TAGS = st.lists(st.sampled_from(["1girl", "very long hair", "^_^", "(o)_(o)", "skadi (arknights)", ":d", "smile", "日本語"]), max_size=90)
 
 
@@ -37,14 +38,14 @@ def run(*args: str) -> tuple[int, str]:
 @settings(max_examples=150, deadline=None)
 def test_what_is_not_beyond_fits_and_one_tag_more_would_not(tags: list[str], length: int) -> None:
     beyond = tags_beyond(join(tags), length)
-    fit = tags[: len(tags) - len(beyond)]
-    assert fit + beyond == tags and count(join(fit)) <= length
-    assert not beyond or count(join([*fit, beyond[0]])) > length
+    whole = tags[: len(tags) - len(beyond)]
+    assert whole + beyond == tags and count(join(whole)) <= length
+    assert not beyond or count(join([*whole, beyond[0]])) > length
 
 
 @pytest.mark.parametrize(("longest", "best"), [(0, 75), (75, 75), (76, 150), (150, 150), (151, 225), (225, 225), (226, None)])
 def test_the_smallest_length_that_holds_all_is_recommended(longest: int, best: int | None) -> None:
-    assert recommend([Entry("a", 3, {}), Entry("b", longest, {})]) == best
+    assert recommend([Entry("a", 3, [3], {}, {}), Entry("b", longest, [], {}, {})]) == best
 
 
 def test_the_ledger(tmp_path: Path) -> None:
@@ -84,3 +85,35 @@ def test_a_caption_in_another_encoding_is_named(tmp_path: Path) -> None:
     (folder(tmp_path, "tk") / "p0.txt").write_bytes("tk, été".encode("latin-1"))
     code, output = run(str(tmp_path))
     assert code == 1 and "p0.txt" in output and "UTF-8" in output
+
+
+def test_a_tag_that_a_boundary_cuts_in_two_is_named() -> None:
+    tags = ["solo"] * 37 + ["long hair"]  # 37 tags and as many commas are 74 tokens, so that "long" is the 75th and "hair" the 76th
+    row = entry("a", ", ".join(tags))
+    assert row.tokens == 76 and row.rows == [75, 1]
+    assert row.straddling == {75: "long hair"} and row.beyond == {75: ["long hair"]}
+    between = entry("b", ", ".join([*tags[:37], "cat", "long hair"]))
+    assert between.straddling == {} and between.beyond == {75: ["long hair"]}
+
+
+@given(
+    st.lists(st.sampled_from(["1girl", "long hair", "^_^", "very long hair", "hatsune miku", "x_x"]), unique=True),
+    st.integers(1, 20),
+    st.integers(0, 3),
+)
+def test_a_caption_is_made_to_fit_by_its_weakest_tags(tags: list[str], limit: int, keep: int) -> None:
+    weakest = sorted(tags)
+    kept, dropped = fit(tags, limit, keep, weakest)
+    assert kept == [tag for tag in tags if tag not in dropped] and kept[:keep] == tags[:keep]
+    assert dropped == [tag for tag in weakest if tag in dropped], "the weakest goes first"
+    assert count(", ".join(kept)) <= limit or kept == tags[:keep]
+    if dropped:
+        before = [tag for tag in tags if tag not in dropped[:-1]]
+        assert count(", ".join(before)) > limit, "no more than needed"
+
+
+def test_the_histogram_shows_where_rows_end() -> None:
+    lines = histogram([1, 15, 16, 75, 76, 76]).splitlines()
+    assert [line.split()[0] for line in lines] == ["1-15", "16-30", "31-45", "46-60", "61-75", "76-90"]
+    assert [line.count("#") for line in lines] == [40, 20, 0, 0, 20, 40] and "|" in lines[4] and "|" not in lines[3]
+    assert histogram([0]).count("#") == 40
