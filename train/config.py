@@ -15,7 +15,9 @@ from prep.options import UserError, build, option, settings_of, unknown_keys
 class ModelConfig:
     """The base model and how it reads a caption."""
 
-    base: str = option("", "-m", help="Base model: pocket, a diffusers folder or a hub id; empty takes [project] base.")
+    base: str = option("", "-m", help="Base model: pocket, a diffusers folder, a checkpoint file or a hub id; empty takes [project] base.")
+    vae: str = option("", help="A VAE's file or diffusers folder that takes the place of the base's own.")
+    prediction_type: str = option("", help="What the base predicts; empty = what it says of itself.", choices=("", "epsilon", "v_prediction"))
     clip_skip: int = option(1, help="Which text-encoder layer to read, counted from the last; 1 is the last.", min=1, max=12)
     max_token_length: int = option(75, help="Caption tokens that are kept.", choices=(75, 150, 225))
 
@@ -139,7 +141,7 @@ class TrainConfig:
         base = root / self.model.base  # a hub id names no folder here and stays as it is
         return dataclasses.replace(
             self,
-            model=dataclasses.replace(self.model, base=str(base)) if self.model.base and base.is_dir() else self.model,
+            model=dataclasses.replace(self.model, base=str(base)) if self.model.base and base.exists() else self.model,
             data=dataclasses.replace(self.data, tree=root / self.data.tree),
             output=dataclasses.replace(self.output, output_dir=root / self.output.output_dir),
         )

@@ -38,10 +38,16 @@ class Picture:
     caption: str
     folder: Folder
     masked: bool = False  # parts of it are transparent, and that is a loss mask
+    size: Size = (0, 0)  # width and height before it is scaled
 
     @property
     def bucket(self) -> Size:
         return self.fit.bucket
+
+    def conditioning_size(self, flip: bool) -> tuple[int, int, int, int, int, int]:
+        """Return original height and width, crop top and left in the scaled picture, bucket height and width (SDXL, section 2.2)."""
+        left, top, right, _ = self.fit.crop
+        return self.size[1], self.size[0], top, self.fit.resized[0] - right if flip else left, self.bucket[1], self.bucket[0]
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Batch:
 
     latent_mean: Tensor  # (B, 4, h, w), scaled, on the CPU
     latent_std: Tensor  # (B, 4, h, w)
-    input_ids: Tensor  # (B, chunks, 77)
+    input_ids: Tensor  # as the model's `tokenize` makes them
+    sizes: Tensor  # (B, 6): original height and width, crop top and left, target height and width, in pixels
     weight: Tensor  # (B,) what each sample's loss counts
     captions: list[str]
     mask: Tensor | None = None  # (B, 1, h, w) in 0..1, 0 where nothing is learned; None if all of all pictures is
@@ -113,6 +120,7 @@ class TrainingSet:
             latent_mean=torch.stack([mean for mean, _ in latents]),
             latent_std=torch.stack([std for _, std in latents]),
             input_ids=self.model.tokenize(captions, self.config.model.max_token_length),
+            sizes=torch.tensor([self.pictures[index].conditioning_size(flip) for index, flip in samples]),
             weight=torch.tensor([share * (data.prior_loss_weight if picture.folder.is_reg else 1.0) for picture in chosen]),
             captions=captions,
             mask=self._masks(samples),
@@ -262,7 +270,7 @@ def _look_at(path: Path, folder: Folder, rule: BucketRule, alpha_mask: bool) -> 
     lines = (read_caption(path) or "").splitlines()
     decoded = _open(path, alpha_mask)
     image, masked = decoded.image, alpha_mask and decoded.alpha is not None
-    return Picture(path, pixel_hash(image), rule.fit(*image.size), lines[0].strip() if lines else folder.concept, folder, masked)
+    return Picture(path, pixel_hash(image), rule.fit(*image.size), lines[0].strip() if lines else folder.concept, folder, masked, image.size)
 
 
 def _pixels(path: Path, alpha_mask: bool) -> Image.Image:

@@ -43,7 +43,7 @@ def _model_facts(config: TrainConfig, model: Model) -> Facts:
     v_prediction = model.prediction_type == "v_prediction"
     return {
         # The web UI picks the family by these two alone; without them an SDXL user would not even see the file.
-        "ss_base_model_version": model.family.base_version + ("_v" if v_prediction else ""),
+        "ss_base_model_version": model.family.version(v_prediction),
         "ss_v2": model.family.base_version.startswith("sd_v2"),
         "ss_sd_model_name": Path(config.model.base).name,  # a hub id ends in a name too
         "ss_output_name": config.output.output_name,

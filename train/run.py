@@ -35,7 +35,7 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
     with StopSignals() as signals:
         runtime = Runtime.choose(config.output.mixed_precision)
         print(f"computing on {runtime.description}")
-        model = load_model(config.model.base)
+        model = load_model(config.model.base, vae=config.model.vae, prediction_type=config.model.prediction_type)
         fingerprint = fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders))
         if restart:
             config.output.file("-state.pt").unlink(missing_ok=True)

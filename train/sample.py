@@ -15,7 +15,7 @@ from torch import Tensor
 from prep.clip_bpe import LENGTHS, count
 from prep.options import UserError
 from train.families import load_model
-from train.families.sd import Model
+from train.families.sd import Conditioning, Model
 
 # What a scheduler config of a latent model means where it is silent: diffusers' own defaults are those of pixel models.
 SCHEDULER_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False}
@@ -54,9 +54,9 @@ class Generator:
             batch = list(prompts[i : i + batch_size])
             latents = self._initial_latents(seeds[i : i + batch_size], width, height)
             with torch.no_grad():
-                conditioning = self._conditioning(batch, length)
+                conditioning = self._conditioning(batch, length, (width, height))
                 if guidance_scale > 1:
-                    conditioning = torch.cat([self._conditioning([negative_prompt] * len(batch), length), conditioning])
+                    conditioning = self._conditioning([negative_prompt] * len(batch), length, (width, height)) + conditioning
                 latents = self._denoise(latents, conditioning, steps, guidance_scale)
                 yield from to_images(self.model.decode_latents(latents))
 
@@ -73,11 +73,13 @@ class Generator:
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(noise).to(self.model.device)
 
-    def _conditioning(self, prompts: list[str], length: int) -> Tensor:
-        return self.model.conditioning(self.model.tokenize(prompts, length), self.clip_skip)
+    def _conditioning(self, prompts: list[str], length: int, size: tuple[int, int]) -> Conditioning:
+        width, height = size
+        sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(prompts), 6)  # a whole picture of that size
+        return self.model.conditioning(self.model.tokenize(prompts, length), self.clip_skip, sizes)
 
-    def _denoise(self, latents: Tensor, conditioning: Tensor, steps: int, guidance_scale: float) -> Tensor:
-        """Take noise (B, 4, h, w) to latents; `conditioning` is (2B, L, C), unconditional half first, or (B, L, C) without guidance."""
+    def _denoise(self, latents: Tensor, conditioning: Conditioning, steps: int, guidance_scale: float) -> Tensor:
+        """Take noise (B, 4, h, w) to latents; `conditioning` is of 2B samples, the unconditional first, or of B without guidance."""
         from diffusers import DDIMScheduler
 
         noise_scheduler: Any = DDIMScheduler.from_config({**SCHEDULER_DEFAULTS, **self.model.scheduler_config})

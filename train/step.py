@@ -23,7 +23,7 @@ def training_step(batch: Batch, model: Model, schedule: NoiseSchedule, config: T
     timesteps = sample_timesteps(len(latents), schedule, generator)
     noisy_latents = schedule.add_noise(latents, noise, timesteps)
 
-    conditioning = model.conditioning(batch.input_ids, config.model.clip_skip)
+    conditioning = model.conditioning(batch.input_ids, config.model.clip_skip, batch.sizes)
     prediction = model.denoise(noisy_latents, timesteps.to(latents.device), conditioning)
     target = schedule.target(latents, noise, timesteps)
 

@@ -68,7 +68,7 @@ def test_what_the_web_ui_reads(model: Model) -> None:
 
 
 def test_v_prediction_of_sd2_is_said_in_both_dialects(model: Model) -> None:
-    parts = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoders[0]}
+    parts = {"unet": model.unet, "vae": model.vae, "text_encoders": model.text_encoders}
     second = Model(FAMILIES["sd2"], Path("sd21"), **parts, scheduler_config={"prediction_type": "v_prediction"})
     metadata = metadata_of(second)
     assert (metadata["ss_base_model_version"], metadata["ss_v2"]) == ("sd_v2_v", "True")

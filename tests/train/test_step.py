@@ -17,6 +17,7 @@ class FakeBatch:
     input_ids: torch.Tensor
     weight: torch.Tensor
     mask: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
 
 
 class FakeModel:
@@ -25,7 +26,7 @@ class FakeModel:
     def __init__(self) -> None:
         self.seen: dict[str, torch.Tensor] = {}
 
-    def conditioning(self, input_ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
+    def conditioning(self, input_ids: torch.Tensor, clip_skip: int, sizes: torch.Tensor | None) -> torch.Tensor:
         return input_ids[:, 0, 0].float() / 1000 * clip_skip
 
     def denoise(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:

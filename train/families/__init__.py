@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prep.clip_bpe import EOS
 from prep.options import UserError, load_object
 from train.families.base import PARTS, WEIGHT_SUFFIXES, Family, Target, weights_file
+from train.families.single_file import SUFFIXES, family_name, load_vae
 
 if TYPE_CHECKING:
     import torch
@@ -46,46 +47,66 @@ FAMILIES: dict[str, Family] = {
         pipeline="StableDiffusionPipeline",
         unet_facts=(("use_linear_projection", True),),
         module="train.families.sd",
+        asks_prediction=True,
+    ),
+    "sdxl": Family(
+        name="sdxl",
+        title="Stable Diffusion XL",
+        resolution=1024,
+        base_version="sdxl_base_v1-0",
+        architecture="stable-diffusion-xl-v1-base/lora",
+        v_architecture="stable-diffusion-xl-v1-base/lora",
+        implementation="https://github.com/Stability-AI/generative-models",
+        text_encoder_prefixes=("lora_te1", "lora_te2"),
+        pad_ids=(EOS, 0),
+        pipeline="StableDiffusionXLPipeline",
+        unet_facts=(("addition_embed_type", "text_time"),),
+        module="train.families.sdxl",
     ),
 }
 
 # Base models that come with the project: name -> "module:PATH", reached by this string only.
 EMBEDDED = {"pocket": "pipelines.pocket:BASE"}
-CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
-def load_model(base: str, dtype: torch.dtype | None = None) -> Model:
+def load_model(base: str, dtype: torch.dtype | None = None, *, vae: str = "", prediction_type: str = "") -> Model:
     """Load a base model, frozen and on the CPU, in `dtype` (default float32); raises UserError if it cannot be used.
 
-    `base` is pocket, a diffusers folder or a hub id.
+    `base` is pocket, a diffusers folder, a single file or a hub id. `vae` is a file or folder whose VAE takes the base's place, and
+    `prediction_type` overrules what the base says of itself.
     """
     import torch
 
-    folder = find_base(base)
-    family = find_family(folder)
-    model: Model = importlib.import_module(family.module).load(folder, family, dtype or torch.float32)
+    path = find_base(base)
+    family = find_family(path)
+    if path.is_file() and family.asks_prediction and not prediction_type:
+        raise UserError(f"{path} does not say what it predicts; give --prediction-type epsilon (the 512 px base) or v_prediction (the 768 px one)")
+    model: Model = importlib.import_module(family.module).load(path, family, dtype or torch.float32)
+    if vae:
+        model.use_vae(load_vae(Path(vae).expanduser(), family))
+    if prediction_type:
+        model.predict(prediction_type)
+        if path.is_file() and family.asks_prediction and prediction_type == "epsilon":
+            model.resolution = 512  # the file does not show this either
     return model
 
 
 def find_base(base: str) -> Path:
-    """Return the folder of a base model; one that is neither embedded nor a folder is fetched from the hub."""
+    """Return the folder or file of a base model; one that is neither embedded nor there is fetched from the hub."""
     if base in EMBEDDED:
         return Path(load_object(EMBEDDED[base]))
     path = Path(base).expanduser()
     if path.exists():
         return path
-    if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1 or path.suffix in CHECKPOINT_SUFFIXES:
-        raise UserError(f"there is no base model at {base!r}; give pocket, a diffusers folder or a hub id such as owner/name")
+    if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1 or path.suffix in SUFFIXES:
+        raise UserError(f"there is no base model at {base!r}; give pocket, a diffusers folder, a checkpoint file or a hub id such as owner/name")
     return _download(base)
 
 
 def find_family(path: Path) -> Family:
-    """Say which family a base model is of, from its config files alone; raises UserError if it is none of ours."""
+    """Say which family a base model is of, from its config files or its header alone; raises UserError if it is none of ours."""
     if path.is_file():
-        raise UserError(
-            f"{path} is a single-file checkpoint, which is not read yet; turn it into a diffusers folder "
-            "(diffusers: StableDiffusionPipeline.from_single_file, then save_pretrained) and give that folder"
-        )
+        return FAMILIES[family_name(path)]
     pipeline = _read_json(path, "model_index.json").get("_class_name")
     unet = _read_json(path, "unet/config.json")
     for family in FAMILIES.values():
@@ -113,8 +134,8 @@ def _download(repo: str) -> Path:
 
     try:
         folder = Path(snapshot_download(repo, allow_patterns=["model_index.json", "scheduler/*.json", *(f"{part}/config.json" for part in PARTS)]))
-        find_family(folder)
-        for part, stem in PARTS.items():
+        for part in find_family(folder).parts:
+            stem = PARTS[part]
             for suffix in WEIGHT_SUFFIXES:
                 if weights_file(folder, part) is None:
                     snapshot_download(repo, allow_patterns=f"{part}/{stem}{suffix}")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 # Spellings of a weights file, best first: full precision before half, safetensors before pickles.
 WEIGHT_SUFFIXES = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
-# The parts of a base model that a run loads, and the stem that diffusers gives their weights.
-PARTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+# The parts of a base model that a run may load, and the stem that diffusers gives their weights.
+PARTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model", "text_encoder_2": "model"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class Family:
     pipeline: str  # _class_name in model_index.json
     unet_facts: tuple[tuple[str, Any], ...]  # entries of unet/config.json that tell it from its siblings
     module: str  # has load(path, family, dtype) -> Model
+    asks_prediction: bool = False  # a single file of it does not show whether it predicts noise or velocity
+
+    def version(self, v_prediction: bool) -> str:
+        """Return ss_base_model_version; readers of SDXL files know no "_v"."""
+        return self.base_version + ("_v" if v_prediction and self.architecture != self.v_architecture else "")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a base folder that hold weights."""
+        return ("unet", "vae", *list(PARTS)[2 : 2 + len(self.text_encoder_prefixes)])
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from prep.clip_bpe import VOCAB_SIZE, chunks
 from prep.options import UserError
+from train.families import single_file
 from train.families.base import Family, Target, weights_file
 
 # The layers inside each transformer of the UNet that LoRA files hold (kohya's layout). Names are spelled out here and not
@@ -23,23 +25,52 @@ BLOCK_LAYERS = (*(f"attn1.{to}" for to in ATTENTION), *(f"attn2.{to}" for to in 
 TEXT_LAYERS = (*(f"self_attn.{to}_proj" for to in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
 
 
+@dataclass(frozen=True)
+class Conditioning:
+    """What the UNet is told beside the noisy latents of B samples."""
+
+    states: Tensor  # (B, L, C), the captions token by token
+    pooled: Tensor | None = None  # (B, P), each caption as a whole
+    sizes: Tensor | None = None  # (B, 6): original height and width, crop top and left, target height and width, in pixels
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __add__(self, other: Conditioning) -> Conditioning:
+        """Put two batches behind each other."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Conditioning(*(None if first is None or second is None else torch.cat([first, second]) for first, second in pairs))
+
+
 class Model:
     """A frozen base model; what differs between families is hidden behind these methods."""
 
     def __init__(
-        self, family: Family, path: Path, *, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, scheduler_config: dict[str, Any]
+        self, family: Family, path: Path, *, unet: nn.Module, vae: nn.Module, text_encoders: Sequence[nn.Module], scheduler_config: dict[str, Any]
     ) -> None:
         self.family = family
         self.path = path
         self.unet: Any = unet
-        self.vae: Any = vae
-        self.text_encoders: list[Any] = [text_encoder]
+        self.text_encoders: list[Any] = list(text_encoders)
         self.scheduler_config = scheduler_config
-        self.prediction_type: str = scheduler_config.get("prediction_type", "epsilon")
-        self.scaling_factor: float = self.vae.config.scaling_factor
-        self.vae_scale = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels per latent, each way
+        self.use_vae(vae)
         sample_size = self.unet.config.sample_size
         self.resolution: int = sample_size * self.vae_scale if sample_size else family.resolution
+
+    def use_vae(self, vae: nn.Module) -> None:
+        """Let this VAE encode and decode."""
+        self.vae: Any = vae
+        self.scaling_factor: float = self.vae.config.scaling_factor
+        self.vae_scale = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels per latent, each way
+
+    def predict(self, prediction_type: str) -> None:
+        """Say what the base predicts, whatever its own configuration says."""
+        self.scheduler_config = {**self.scheduler_config, "prediction_type": prediction_type}
+
+    @property
+    def prediction_type(self) -> str:
+        """What the base predicts: epsilon or v_prediction."""
+        return str(self.scheduler_config.get("prediction_type", "epsilon"))
 
     @property
     def device(self) -> torch.device:
@@ -55,23 +86,26 @@ class Model:
         """Turn captions into token ids (B, chunks, 77), 75 tokens of the caption in each chunk."""
         return torch.tensor([chunks(caption, max_token_length, self.family.pad_ids[0]) for caption in captions])
 
-    def conditioning(self, input_ids: Tensor, clip_skip: int = 1) -> Tensor:
+    def conditioning(self, input_ids: Tensor, clip_skip: int = 1, sizes: Tensor | None = None) -> Conditioning:
         """Encode token ids (B, chunks, 77) to what the UNet attends to (B, 75 * chunks + 2, C).
 
-        Each chunk is encoded apart. `clip_skip` counts layers from the last, which is 1; the final norm follows in any case.
+        Each chunk is encoded apart. `clip_skip` counts layers from the last, which is 1; the final norm follows in any case. `sizes` is
+        for families whose UNet is told how a picture was made (see SDXLModel).
         """
-        encoder = self.text_encoders[0]
+        output = self._encoded(self.text_encoders[0], input_ids, clip_skip)
+        states = text_core(self.text_encoders[0]).final_layer_norm(output.hidden_states[-clip_skip])
+        return Conditioning(joined(states.unflatten(0, input_ids.shape[:2])))
+
+    def _encoded(self, encoder: Any, input_ids: Tensor, clip_skip: int) -> Any:
+        """Run a text encoder on all chunks (B, chunks, 77); raises UserError if it has no such layer."""
         layers = encoder.config.num_hidden_layers
         if not 1 <= clip_skip <= layers:
             raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {self.path.name} has {layers} layers; give 1 to {layers}")
-        rows = input_ids.to(self.device).flatten(0, 1)
-        hidden_states = encoder(input_ids=rows, output_hidden_states=True).hidden_states[-clip_skip]
-        states = _text_core(encoder).final_layer_norm(hidden_states).unflatten(0, input_ids.shape[:2])  # (B, chunks, 77, C)
-        return torch.cat([states[:, 0, :1], states[:, :, 1:-1].flatten(1, 2), states[:, -1, -1:]], dim=1)
+        return encoder(input_ids=input_ids.to(self.device).flatten(0, 1), output_hidden_states=True)
 
-    def denoise(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def denoise(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predict the noise or the velocity, by `prediction_type`, of noisy latents (B, 4, h, w)."""
-        prediction: Tensor = self.unet(noisy_latents, timesteps, encoder_hidden_states=conditioning).sample
+        prediction: Tensor = self.unet(noisy_latents, timesteps, encoder_hidden_states=conditioning.states).sample
         return prediction
 
     @torch.no_grad()
@@ -91,46 +125,61 @@ class Model:
         return [*self._text_targets(), *self._unet_targets()]
 
     def _text_targets(self) -> Iterator[Target]:
-        prefix = self.family.text_encoder_prefixes[0]
-        for i, layer in enumerate(_text_core(self.text_encoders[0]).encoder.layers):
-            for name in TEXT_LAYERS:
-                yield Target(_key(prefix, "text_model.encoder.layers", i, name), layer.get_submodule(name), "text_encoder")
+        for prefix, encoder in zip(self.family.text_encoder_prefixes, self.text_encoders, strict=True):
+            for i, layer in enumerate(text_core(encoder).encoder.layers):
+                for name in TEXT_LAYERS:
+                    yield Target(key(prefix, "text_model.encoder.layers", i, name), layer.get_submodule(name), "text_encoder")
 
     def _unet_targets(self) -> Iterator[Target]:
+        for path, transformer in self._transformers():
+            names = [*TRANSFORMER_LAYERS]
+            names += [f"transformer_blocks.{j}.{name}" for j in range(len(transformer.transformer_blocks)) for name in BLOCK_LAYERS]
+            for name in names:
+                yield Target(key("lora_unet", path, name), transformer.get_submodule(name), "unet")
+
+    def _transformers(self) -> Iterator[tuple[str, Any]]:
+        """Yield the UNet's transformers in their order, each with the name that its place has in LoRA files."""
         blocks = [
             *((f"down_blocks.{i}", block) for i, block in enumerate(self.unet.down_blocks)),
             ("mid_block", self.unet.mid_block),
             *((f"up_blocks.{i}", block) for i, block in enumerate(self.unet.up_blocks)),
         ]
         for path, block in blocks:
-            for i, transformer in enumerate(getattr(block, "attentions", ())):
-                names = [*TRANSFORMER_LAYERS]
-                names += [f"transformer_blocks.{j}.{name}" for j in range(len(transformer.transformer_blocks)) for name in BLOCK_LAYERS]
-                for name in names:
-                    yield Target(_key("lora_unet", path, "attentions", i, name), transformer.get_submodule(name), "unet")
+            yield from ((f"{path}.attentions.{i}", transformer) for i, transformer in enumerate(getattr(block, "attentions", ())))
 
 
 def load(path: Path, family: Family, dtype: torch.dtype) -> Model:
     """Load a diffusers folder, all weights frozen; raises UserError if a part is missing or does not fit."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
+    parts = load_parts(path, family, dtype, [CLIPTextModel])
+    return Model(family, path, **parts)
+
+
+def load_parts(path: Path, family: Family, dtype: torch.dtype, encoders: Sequence[Any]) -> dict[str, Any]:
+    """Load what a Model is made of, the text encoders with the given classes; raises UserError if the parts do not fit each other."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    if path.is_file():
+        return single_file.load_parts(path, family, dtype, encoders)
     scheduler_config = json.loads((path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    unet = _load_part(UNet2DConditionModel, path, "unet", dtype)
-    text_encoder = _load_part(CLIPTextModel, path, "text_encoder", dtype)
+    unet = load_part(UNet2DConditionModel, path, "unet", dtype)
+    found = [load_part(kind, path, f"text_encoder{f'_{n}' if n > 1 else ''}", dtype) for n, kind in enumerate(encoders, 1)]
     # The VAE stays in float32: it runs once a picture, and some overflow in half precision.
-    vae = _load_part(AutoencoderKL, path, "vae", torch.float32)
-    words, width = text_encoder.config.vocab_size, text_encoder.config.hidden_size
-    if words != VOCAB_SIZE:
-        raise UserError(f"the text encoder of {path} knows {words} tokens, not CLIP's {VOCAB_SIZE}; give a base model with CLIP's vocabulary")
+    vae = load_part(AutoencoderKL, path, "vae", torch.float32)
+    for encoder in found:
+        if encoder.config.vocab_size != VOCAB_SIZE:
+            words = encoder.config.vocab_size
+            raise UserError(f"the text encoder of {path} knows {words} tokens, not CLIP's {VOCAB_SIZE}; give a base model with CLIP's vocabulary")
+    width = sum(encoder.config.hidden_size for encoder in found)
     if unet.config.cross_attention_dim != width:
         raise UserError(
             f"in {path} the text encoder is {width} wide, but the UNet reads {unet.config.cross_attention_dim}; fetch the base model anew"
         )
-    return Model(family, path, unet=unet, vae=vae, text_encoder=text_encoder, scheduler_config=scheduler_config)
+    return {"unet": unet, "vae": vae, "text_encoders": found, "scheduler_config": scheduler_config}
 
 
-def _load_part(kind: Any, folder: Path, name: str, dtype: torch.dtype) -> Any:
+def load_part(kind: Any, folder: Path, name: str, dtype: torch.dtype) -> Any:
     file = weights_file(folder, name)
     if file is None:
         raise UserError(f"{folder / name} has no weights; fetch the base model anew")
@@ -157,10 +206,15 @@ def _no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _text_core(encoder: Any) -> Any:
+def joined(states: Tensor) -> Tensor:
+    """Join the chunks of captions (B, chunks, 77, C) to (B, 75 * chunks + 2, C): of the marks of begin and end one each is kept."""
+    return torch.cat([states[:, 0, :1], states[:, :, 1:-1].flatten(1, 2), states[:, -1, -1:]], dim=1)
+
+
+def text_core(encoder: Any) -> Any:
     """Return what holds a text encoder's layers and final norm: transformers 5 dropped the `text_model` level, 4 has it."""
     return getattr(encoder, "text_model", encoder)
 
 
-def _key(*parts: str | int) -> str:
+def key(*parts: str | int) -> str:
     return "_".join(str(part) for part in parts).replace(".", "_")

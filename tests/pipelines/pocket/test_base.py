@@ -69,4 +69,4 @@ def test_export_puts_the_folder_in_place_whole_and_replaces_an_older_one(tmp_pat
     ids = base.token_ids(["1girl, blue hair"])
     with torch.no_grad():
         wanted = parts[2].half().float()(input_ids=ids).last_hidden_state
-        torch.testing.assert_close(load_model(str(folder)).conditioning(ids[:, None], 1), wanted, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(load_model(str(folder)).conditioning(ids[:, None], 1).states, wanted, atol=1e-4, rtol=1e-3)

@@ -23,7 +23,12 @@ def learn(model: Any, parameters: list[torch.nn.Parameter]) -> list[float]:
     for _ in range(STEPS):
         mean = torch.randn(2, 4, 16, 16, generator=draw)
         batch = SimpleNamespace(
-            latent_mean=mean, latent_std=torch.full_like(mean, 0.1), input_ids=model.tokenize(["tok, smile", "a hat"], 75), weight=torch.ones(2)
+            latent_mean=mean,
+            latent_std=torch.full_like(mean, 0.1),
+            input_ids=model.tokenize(["tok, smile", "a hat"], 75),
+            weight=torch.ones(2),
+            mask=None,
+            sizes=None,
         )
         loss = training_step(batch, model, schedule, TrainConfig(), draw)
         optimizer.zero_grad()
