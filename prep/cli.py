@@ -10,6 +10,7 @@ COMMANDS = {
     "new": "prep.new:New",
     "clean": "prep.clean:Clean",
     "dedup": "prep.dedup:Dedup",
+    "subject": "prep.subject:Subject",
     "crop": "prep.crop:Crop",
     "tag": "prep.tag:Tag",
     "describe": "prep.describe:Describe",

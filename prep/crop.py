@@ -2,137 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from PIL import Image
 
-from prep.detectors import DETECTORS, detector
+from prep.boxes import OTHER, Corners, area, common, corners, find_boxes, kept_part, people, state_of
+from prep.detectors import HELP, names_of
+from prep.framing import MODES, Scene
+from prep.framing import strict_square as square  # noqa: F401  for prep.exports
 from prep.images import load, save
 from prep.item import Box, Item, Store
-from prep.options import option
-from prep.step import Step
+from prep.masks import mask_path
+from prep.options import UserError, option
+from prep.stages import WHOLE, children, cut, cuts, is_orphan, parse, remove
+from prep.step import ParallelStep
 
-Corners = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
-DETAIL_SIDE = 256  # longer side at which detail is measured
-NEARLY_BEST = 0.995  # of the windows with nearly the most detail the middle one is taken, so that the detail is in its middle
-EMPTY = 0.005  # share of the whole detail that may be trimmed away on each side
-WORTH = 0.03  # a border narrower than this share of the picture is left
+FRAMED = "framed"  # the stamp that says which crop we chose; another one in the sidecar is a person's
+SMALL = "small_crop"
+MINE = 0.5  # share of a box that lies in a person, from which it is that person's
 
 
 @dataclass(frozen=True)
-class Crop(Step):
-    """Choose a crop for each picture: none, the square with the subject, or the picture without empty borders.
+class Crop(ParallelStep):
+    """Choose a crop for each picture; the face of the subject is kept whole, with some room around it.
 
-    The trainer sorts pictures of any shape into buckets, so none is right unless it takes squares only. A face that is found is never
-    cut. The crop is noted, not cut: it can be corrected in the picture's sidecar, and `prep build` applies it.
+    none: no crop, as the trainer sorts pictures of any shape into buckets. square: for trainers that take squares only. subject: what is
+    empty around the subject is trimmed. buckets: the shape of the trainer's own bucket that loses the least. stages: the picture, and
+    half body and head cut out of it as pictures of their own beside it. Crops are noted, not cut: one corrected in the picture's sidecar
+    stays, and `prep build` applies it.
     """
 
     batch: ClassVar[int] = 4  # whole pictures are in memory
 
-    mode: str = option("none", help="none, square, or subject (trims what is empty around it).", choices=("none", "square", "subject"))
-    detector: str = option("face", help="What finds the subject.", choices=DETECTORS)
+    mode: str = option("none", help=f"How pictures are framed: {', '.join(MODES)}.", choices=MODES)
+    detector: str = option("face", help=f"What finds the subject where `prep subject` has not: {HELP}.")
     margin: float = option(0.4, help="Room kept around a face, in face widths.", min=0, max=3)
+    resolution: int = option(512, help="The resolution of the training, for buckets and for --max-upscale.", min=8, max=8192)
+    stages: str = option("whole:1,half:0.5,head:0.5", help="Stages to make, and how often each is shown.")
+    max_upscale: float = option(2.0, help="A crop that the trainer must enlarge more is made wider, or noted and proposed.", min=1, max=64)
+    redo: bool = option(False, help="Find the subject again and replace crops corrected by hand.", matters=False)
+    device: str = option("auto", help="Where detectors run; cuda is an error where they cannot.", choices=("auto", "cpu", "cuda"), matters=False)
     out: str = option("", help="Folder to which the cropped pictures are written as well.")
 
+    @cached_property
+    def _times(self) -> dict[str, float]:
+        """How often each stage is shown; nothing in other modes."""
+        return parse(self.stages) if self.mode == "stages" else {}
+
     def inputs(self, item: Item) -> Any:
-        stat = item.path.stat()
-        return [stat.st_size, stat.st_mtime_ns, not self.out or self._copy(item).exists()]
+        stat = item.picture.stat()
+        marks = [[box.label, *corners(box)] for box in (*item.boxes, *item.marks, *item.masked)]
+        copied = (item.crop, self._copy(item).exists()) if self.out else None
+        mask = mask_path(item)
+        stages = (item.crop, mask.exists() and mask.stat().st_mtime_ns) if self._times else None
+        return [stat.st_size, stat.st_mtime_ns, marks, copied, stages]
+
+    def todo(self, batch: list[Item]) -> list[Item]:
+        return [item for item in batch if not item.dropped] if self.redo else super().todo(batch)
+
+    def __call__(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
+        """Stream the pictures, each followed by the stages cut out of it, old or new."""
+        last: Item | None = None
+        fresh: set[str] = set()
+        for item in super().__call__(self._parents(items, store), store):
+            if item.parent:
+                fresh.add(item.key)
+            else:
+                yield from _earlier(last, fresh, store)
+                last, fresh = item, set()
+            yield item
+        yield from _earlier(last, fresh, store)
+
+    def _parents(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
+        """Pass pictures on, but not the stages in the stream: they follow their picture. Those whose picture is gone go too."""
+        for item in items:
+            if not item.parent:
+                yield item
+            elif is_orphan(item, store):
+                remove(item, store)
 
     def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
-        if self.mode == "none" and not self.out:
-            for item in batch:
-                item.crop = None
-            return batch
-        images = [load(item.path) for item in batch]
-        found = detector(self.detector)(images) if self.mode != "none" else [item.boxes for item in batch]
-        for item, image, boxes in zip(batch, images, found, strict=True):
-            item.width, item.height = image.size
-            item.boxes = boxes
-            crop = MODES[self.mode](image, boxes, self.margin)
-            item.crop = None if crop == (0, 0, *image.size) else crop
-            if self.out:
-                save(image.crop(crop), self._copy(item))
-        return batch
+        names = names_of(self.detector)
+        for item in batch:
+            yield from self._frame(item, store, names)
+
+    def _frame(self, item: Item, store: Store, names: list[str]) -> list[Item]:
+        """Set the item's crop and give back the item and the stages cut out of it."""
+        known = item.width > 0 and self.mode == "none" and not self.out
+        image = Image.new("L", (item.width, item.height)) if known else load(item.picture)  # the size is all that is needed
+        if not known:
+            item.see(image)
+        if self.mode != "none":
+            find_boxes(item, image, names, self.device, self.redo)
+        chosen = self._choose(item, image)
+        self._flag(item, chosen if item.crop else None)
+        if self.out:
+            save(image.crop(chosen), self._copy(item))
+        return [item, *self._stages(item, chosen, image, store)]
+
+    def _choose(self, item: Item, image: Image.Image) -> Corners:
+        """Return the crop, a person's or ours, and note it; the whole picture is no crop."""
+        part = kept_part(item, image.size)
+        hand = None if self.redo else _by_hand(item, part, image.size)
+        chosen = hand or MODES[self.mode](self._scene(item, image, part))
+        item.crop = None if chosen == (0, 0, *image.size) else chosen
+        if not hand:
+            item.stamps[FRAMED] = _framed(item, part, item.crop)
+        elif FRAMED not in item.stamps:
+            item.stamps[FRAMED] = _framed(item, part, "by hand")
+        return chosen
+
+    def _scene(self, item: Item, image: Image.Image, part: Corners) -> Scene:
+        return Scene(image, subject_boxes(item), self.margin, part, self.resolution)
+
+    def _flag(self, item: Item, place: Corners | None) -> None:
+        """Note and propose an item whose crop the trainer will enlarge by more than it may; buckets share the area of the resolution."""
+        item.notes = [note for note in item.notes if not note.startswith("upscaled_")]
+        if item.proposed == SMALL:
+            item.proposed = ""
+        factor = self.resolution / math.sqrt(area(place)) if place else 1.0
+        if place and factor > self.max_upscale + 0.05:  # what rounds to more
+            item.notes.append(f"upscaled_{factor:.1f}x")
+            item.proposed = item.proposed or SMALL
+
+    def _stages(self, item: Item, chosen: Corners, image: Image.Image, store: Store) -> list[Item]:
+        """Cut the stages out of the chosen crop, and remove those of an earlier run that are no longer wanted."""
+        if self._times:
+            item.stage, item.emphasis = WHOLE, self._times[WHOLE]
+        elif item.stage == WHOLE:
+            item.stage, item.emphasis = "", 1.0
+        least = (self.resolution / self.max_upscale) ** 2
+        found = cuts(self._scene(item, image, chosen), list(self._times), least) if self._times else {}
+        made = [cut(item, stage, place, image, store) for stage, place in found.items()]
+        for child in made:
+            child.emphasis = self._times[child.stage]
+            self._flag(child, found[child.stage])
+        for child in children(item, store):
+            if child.stage not in found:
+                remove(child, store)
+        return made
 
     def _copy(self, item: Item) -> Path:
         return Path(self.out) / f"{item.key}.png"
 
 
-def whole(image: Image.Image, boxes: Sequence[Box], margin: float) -> Corners:
-    """Keep the whole picture."""
-    return 0, 0, image.width, image.height
+def subject_boxes(item: Item) -> list[Box]:
+    """Return the boxes of the item's people without those that are masked as others, the main person's first."""
+    others = [corners(box) for box in item.masked if box.label == OTHER]
+    boxes = [box for box in item.boxes if sum(area(common(corners(box), other)) for other in others) <= MINE * area(corners(box))]
+    persons = [place for _, place in people(boxes, (item.width, item.height))]
+
+    def rank(box: Box) -> int:
+        mine = (index for index, place in enumerate(persons) if area(common(corners(box), place)) > MINE * area(corners(box)))
+        return next(mine, len(persons))
+
+    return sorted(boxes, key=rank)
 
 
-def square(image: Image.Image, boxes: Sequence[Box], margin: float) -> Corners:
-    """Return the largest square that holds the boxes, best first, and the most detail."""
-    side = min(image.size)
-    along = 0 if image.width > image.height else 1  # the axis on which the square can be moved
-    spans = [((box.x0, box.x1) if along == 0 else (box.y0, box.y1), margin * (box.x1 - box.x0)) for box in boxes]
-    profile = detail(image).sum(axis=along)
-    start = _best_start(profile, image.size[along], side, _range(spans, image.size[along], side))
-    return (start, 0, start + side, side) if along == 0 else (0, start, side, start + side)
+def _earlier(parent: Item | None, fresh: set[str], store: Store) -> Iterator[Item]:
+    """Yield the stages that an earlier run cut out of a picture; a picture that is set aside takes them with it."""
+    for child in children(parent, store) if parent else ():
+        if parent and parent.dropped:
+            remove(child, store)
+        elif child.key not in fresh:
+            yield child
 
 
-def trimmed(image: Image.Image, boxes: Sequence[Box], margin: float) -> Corners:
-    """Return the smallest rectangle that holds the boxes with their margin and nearly all detail."""
-    energy = detail(image)
-    x0, x1 = _extent(energy.sum(axis=0), image.width)
-    y0, y1 = _extent(energy.sum(axis=1), image.height)
-    for box in boxes:
-        room = round(margin * (box.x1 - box.x0))
-        x0, y0 = min(x0, max(box.x0 - room, 0)), min(y0, max(box.y0 - room, 0))
-        x1, y1 = max(x1, min(box.x1 + room, image.width)), max(y1, min(box.y1 + room, image.height))
-    return x0, y0, x1, y1
+def _framed(item: Item, part: Corners, crop: Corners | str | None) -> str:
+    return json.dumps([state_of(item), part, crop])
 
 
-MODES: dict[str, Callable[[Image.Image, Sequence[Box], float], Corners]] = {"none": whole, "square": square, "subject": trimmed}
+def _by_hand(item: Item, part: Corners, size: tuple[int, int]) -> Corners | None:
+    """Return the crop that a person gave the picture, inside the part that may be used; None if it is ours or of another picture.
 
-
-def detail(image: Image.Image) -> np.ndarray:
-    """Measure how much happens at each place: the gradient of all channels on a small copy, (height, width), float64."""
-    small = image.copy()
-    small.thumbnail((DETAIL_SIDE, DETAIL_SIDE), Image.Resampling.BOX)
-    pixels = np.asarray(small, dtype=np.float64)
-    across = np.abs(np.diff(pixels, axis=1, prepend=pixels[:, :1])).sum(axis=2)
-    down = np.abs(np.diff(pixels, axis=0, prepend=pixels[:1])).sum(axis=2)
-    energy = across + down
-    return np.where(energy > 12, energy, 0)  # below are noise and soft gradients of a background
-
-
-def _range(spans: Sequence[tuple[tuple[int, int], float]], length: int, side: int) -> tuple[int, int]:
-    """Return from where to where a window may start to hold the spans, as many as fit, each with its margin if that fits."""
-    low, high = 0, length - side
-    for with_margin in (False, True):
-        for (start, end), margin in spans:
-            room = round(margin) if with_margin else 0
-            lowest, highest = max(low, min(end + room, length) - side), min(high, max(start - room, 0))
-            if lowest <= highest:
-                low, high = lowest, highest
-    return low, high
-
-
-def _best_start(profile: np.ndarray, length: int, side: int, allowed: tuple[int, int]) -> int:
-    """Return the start in pixels, within `allowed`, of the window of `side` pixels with the most detail."""
-    starts = np.arange(allowed[0], allowed[1] + 1)
-    sums = np.concatenate([[0], profile.cumsum()])
-    scale = len(profile) / length
-    places = np.arange(len(sums))
-    inside = np.interp((starts + side) * scale, places, sums) - np.interp(starts * scale, places, sums)
-    nearly = starts[inside >= NEARLY_BEST * inside.max()]
-    return int(nearly[(len(nearly) - 1) // 2])
-
-
-def _extent(profile: np.ndarray, length: int) -> tuple[int, int]:
-    """Return from where to where, in pixels, nearly all detail lies; the whole length if there is none."""
-    total = profile.sum()
-    if total == 0:
-        return 0, length
-    share = profile.cumsum() / total
-    first, last = int(np.searchsorted(share, EMPTY)), int(np.searchsorted(share, 1 - EMPTY))
-    scale = length / len(profile)
-    start, end = max(int((first - 1) * scale), 0), min(int(np.ceil((last + 2) * scale)), length)
-    return (start if start > WORTH * length else 0), (end if length - end > WORTH * length else length)
+    Raises UserError for one that is not inside the picture.
+    """
+    crop = list(item.crop) if item.crop else None
+    if FRAMED in item.stamps:
+        state, part_before, ours = json.loads(item.stamps[FRAMED])
+        theirs = state == state_of(item) and crop != ours and (crop is not None or part_before == list(part))
+    else:
+        theirs = crop is not None and "crop" not in item.stamps  # that of an older version, which remembered none, was ours
+    if not theirs or crop == list(part):  # `prep marks` sets the crop to its trim
+        return None
+    x0, y0, x1, y1 = crop or part
+    if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
+        raise UserError(f"the crop {crop} in the sidecar of {item.path} is not inside the picture of {size[0]} x {size[1]}; mend or delete it")
+    inside = common((x0, y0, x1, y1), part)
+    return inside if area(inside) else None

@@ -138,6 +138,15 @@ class Store:
         for key in self.keys():
             yield self._read(self._sidecar(key))
 
+    def get(self, key: str) -> Item | None:
+        """Read one item's sidecar, if there is one."""
+        path = self._sidecar(key)
+        return self._read(path) if os.path.exists(path) else None  # not Path.exists: it raises on an over-long name
+
+    def forget(self, key: str) -> None:
+        """Delete an item's sidecar."""
+        self._sidecar(key).unlink(missing_ok=True)
+
     def keys(self) -> list[str]:
         """List the keys that have a sidecar, sorted."""
         folder = self.hidden / "items"

@@ -25,19 +25,29 @@ def alpha_path(item: Item, store: Store) -> Path:
     return store.hidden / "alpha" / f"{item.key}.png"
 
 
+def cutout_path(item: Item, store: Store) -> Path:
+    """Return where `prep subject` keeps the subject's share in each pixel, if the background is to be left out."""
+    return store.hidden / "cutout" / f"{item.key}.png"
+
+
 def keep_alpha(item: Item, store: Store, alpha: Image.Image | None) -> None:
     """Keep the transparency (L, 255 = opaque) that a raw picture had, or none."""
     _put(alpha_path(item, store), alpha)
 
 
+def keep_cutout(item: Item, store: Store, cutout: Image.Image | None) -> None:
+    """Keep what `prep subject` cut out (L, 255 = subject) as a layer of the item's mask, or nothing."""
+    _put(cutout_path(item, store), cutout)
+
+
 def update_mask(item: Item, store: Store) -> None:
-    """Write the item's mask anew from its transparency and from the boxes in `item.masked`; there is none if all is learned."""
-    path = alpha_path(item, store)
-    if path.exists():
-        with Image.open(path) as alpha:
-            mask = alpha.convert("L")
-    else:
-        mask = Image.new("L", (item.width, item.height), 255)
+    """Write the item's mask anew from its transparency, its cut-out and the boxes in `item.masked`; there is none if all is learned."""
+    mask = Image.new("L", (item.width, item.height), 255)
+    for path in (alpha_path(item, store), cutout_path(item, store)):
+        if path.exists():
+            with Image.open(path) as layer:
+                if layer.size == mask.size:  # else it is of a picture that has been replaced since
+                    mask = ImageChops.darker(mask, layer.convert("L"))
     draw = ImageDraw.Draw(mask)
     for box in item.masked:
         draw.rectangle((box.x0, box.y0, box.x1 - 1, box.y1 - 1), fill=0)  # the corner is inside, for Pillow

@@ -22,6 +22,7 @@ SHARE = "pipelines.shards:share"  # by name: prep does not know pipelines
 STEPS = (
     "prep.clean:Clean",
     "prep.dedup:Dedup",
+    "prep.subject:Subject",
     "prep.crop:Crop",
     "prep.tag:Tag",
     "prep.caption:Caption",
