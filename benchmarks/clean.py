@@ -107,7 +107,7 @@ def main() -> None:
 
         bare = [sys.executable, "-c", BARE, str(place / "raw"), str(place / "bare")]
         figures = {
-            "one worker, plain, of the bare loop's throughput": ratio(lambda: timed(bare, place / "bare"), clean(1, "--no-quality", "--no-report")),
+            "one worker, plain, of the bare loop's throughput": ratio(lambda: timed(bare, place / "bare"), clean(1, "--no-check", "--no-report")),
             "one worker, with quality and report, of the bare loop's throughput": ratio(lambda: timed(bare, place / "bare"), clean(1)),
             "two workers over one": ratio(clean(1), clean(2)),
         }

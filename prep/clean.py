@@ -10,14 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
 from prep.captions import read_caption
+from prep.detectors import HELP, detector, names_of
 from prep.images import Decoded, PictureError, decode, encode, find_pictures, frame_numbers, frames, load, pixel_hash
 from prep.item import Item, Store
 from prep.masks import keep_alpha, update_mask
 from prep.options import UserError, atomic_write, option
 from prep.project import Place
+from prep.quality import LIMITS, content_box, faults, measure
 from prep.step import ParallelStep
 
 GONE = "source_gone"
@@ -37,10 +39,25 @@ class Clean(ParallelStep):
 
     format: str = option("png", help="Format of the cleaned pictures.", choices=("png", "webp", "jpg"))
     quality: int = option(95, help="Quality of webp and jpg.", min=1, max=100)
+    trim_borders: bool = option(True, help="Cut off uniform borders and letterboxes.")
     min_side: int = option(200, help="Pictures whose shorter side has fewer pixels are set aside.", min=1)
+    check: bool = option(True, help="Measure quality and set aside what is beyond the limits below; 0 switches one off.")
+    min_megapixels: float = option(0.0, help="Least megapixels.", min=0)
+    min_contrast: float = option(8.0, help="Least levels of 255 between dark and bright; below is an empty picture.", min=0)
+    max_blur: float = option(0.7, help="Most width of the sharpest edges, in percent of the shorter side.", min=0)
+    max_overexposed: float = option(0.5, help="Most share of blown-out pixels.", min=0, max=1)
+    max_underexposed: float = option(0.995, help="Most share of pixels darker than white three stops down.", min=0, max=1)
+    max_blockiness: float = option(3.2, help="Most coarseness of JPEG's rounding; 1 is that of quality 50.", min=0)
+    min_chroma: float = option(0.0, help="Least levels between the channels; 10 sets grey pictures aside.", min=0)
+    detector: str = option("face", help=f"In whose box sharpness is measured: {HELP}.")
     background: str = option("white", help="Colour under transparent parts: a name or #rrggbb.")
     frames: int = option(1, help="So many frames of an animation, spread evenly, become pictures of their own.", min=1, max=10_000, matters=False)
+    report: bool = option(True, help="Write report.html: what was set aside, changed and kept.", matters=False)
     out: str = option("", help="Where the cleaned pictures of a bare folder go.", matters=False)
+
+    @property
+    def pictured(self) -> bool:
+        return self.report
 
     def store(self, place: Place) -> Store:
         if place.is_project and self.out:
@@ -104,13 +121,31 @@ class Clean(ParallelStep):
             item.drop("frame_repeated", f"frame {item.frame} of {source.name} looks like the one before")
             return
         item.notes = decoded.notes + (["renamed_suffix"] if decoded.suffix not in ("", source.suffix) else [])
-        item.width, item.height = decoded.image.size
-        if min(decoded.image.size) < self.min_side:
-            item.drop("too_small", f"{item.width} x {item.height}, the shorter side should have {self.min_side}")
+        if self.trim_borders:
+            self._trim(item, decoded)
+        if fault := self._fault(item, decoded.image):
+            item.drop(*fault)
             return
         self._write(item, decoded, store)
         keep_alpha(item, store, decoded.alpha)
         update_mask(item, store)
+
+    def _trim(self, item: Item, decoded: Decoded) -> None:
+        """Cut off the borders of a decoded picture and of its transparency."""
+        box = content_box(decoded.image)
+        if box != (0, 0, *decoded.image.size):
+            decoded.image, decoded.alpha = decoded.image.crop(box), decoded.alpha and decoded.alpha.crop(box)
+            item.notes.append("border_trimmed")
+
+    def _fault(self, item: Item, image: Image.Image) -> tuple[str, str] | None:
+        """Measure a picture, and say why it is set aside, if it is."""
+        item.width, item.height = image.size
+        if min(image.size) < self.min_side or not self.check:  # the numbers of a thumbnail say nothing
+            item.measures = {"side": float(min(image.size))}
+            return faults(item.measures, {"min_side": self.min_side})
+        boxes = [box for found in (detector(name)([image]) for name in names_of(self.detector)) for box in found[0]]
+        item.measures = measure(image, boxes)
+        return faults(item.measures, {limit.option: getattr(self, limit.option) for limit in LIMITS})
 
     def _decode(self, source: Path, frame: int) -> Decoded | None:
         """Decode the frame; None if it is a later one that shows nothing new."""

@@ -50,6 +50,10 @@ class Crop(ParallelStep):
     device: str = option("auto", help="Where detectors run; cuda is an error where they cannot.", choices=("auto", "cpu", "cuda"), matters=False)
     out: str = option("", help="Folder to which the cropped pictures are written as well.")
 
+    @property
+    def pictured(self) -> bool:
+        return True
+
     @cached_property
     def _times(self) -> dict[str, float]:
         """How often each stage is shown; nothing in other modes."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from prep.project import Command, Place
 from prep.step import Step
 
 T = TypeVar("T")
+PAGE = "report.html"
 SHARE = "pipelines.shards:share"  # by name: prep does not know pipelines
 
 # The chain, in order: steps over pictures, then commands over the project.
@@ -118,9 +121,20 @@ def run_steps(place: Place, steps: Sequence[Step]) -> Report:
     if not steps[0].part:
         report.save(store)
     report.show()
+    if any(step.pictured for step in steps) and not steps[0].part:
+        _write_page(store)
     for step in steps:
         step.finish(place, store)
     return report
+
+
+def _write_page(store: Store) -> None:
+    """Write report.html beside the pictures and say where it is."""
+    from prep.report import write_report
+
+    page = store.folder / PAGE
+    write_report(store.stream(), page, f"What became of the pictures in {store.folder.name}")
+    print(f"look at {os.path.relpath(page)}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

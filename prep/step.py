@@ -27,6 +27,11 @@ class Step(Command):
     writes: ClassVar[bool] = True  # False: the step only looks, sidecars stay as they are
 
     @property
+    def pictured(self) -> bool:
+        """Say whether what the step decides about pictures is to be seen in report.html."""
+        return False
+
+    @property
     def part(self) -> str:
         """Say which share of the pictures is worked on, "" = all; see pipelines.shards."""
         return ""

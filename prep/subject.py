@@ -48,6 +48,10 @@ class Subject(ParallelStep):
     redo: bool = option(False, help="Find people again and replace boxes corrected by hand.", matters=False)
     device: str = option("auto", help="Where models run; cuda is an error where they cannot.", choices=("auto", "cpu", "cuda"), matters=False)
 
+    @property
+    def pictured(self) -> bool:
+        return True
+
     def inputs(self, item: Item) -> Any:
         stat = item.path.stat()
         return [stat.st_size, stat.st_mtime_ns, [[box.label, *corners(box)] for box in item.boxes], item.retouched_digest]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from prep import clean
 from prep.clean import Clean
@@ -22,6 +22,9 @@ from prep.item import Item, Store
 from prep.options import UserError
 from prep.project import Place
 from prep.run import run_steps
+
+PLAIN = {"check": False, "trim_borders": False, "report": False}  # the pictures here are blurred, flat and have no subject
+FLAGS = ("--no-check", "--no-trim-borders", "--no-report")
 
 
 def noise(seed: int, width: int = 240, height: int = 220) -> Image.Image:
@@ -38,7 +41,7 @@ def project(tmp_path: Path) -> Place:
 
 def run(place: Place, **options: object) -> dict[str, Item]:
     """Run clean and return the items that the sidecars hold, by key."""
-    step = Clean(**options)  # type: ignore[arg-type]
+    step = Clean(**{**PLAIN, **options})  # type: ignore[arg-type]
     step.main(place)
     return {item.key: item for item in step.store(place).load()}
 
@@ -76,7 +79,7 @@ def test_every_fault_has_its_outcome_and_raw_is_untouched(project: Place) -> Non
         "empty": "empty_file",
         "page": "unreadable",
     }
-    assert items["small"].detail == "199 x 400, the shorter side should have 200"
+    assert items["small"].detail == "the shorter side has 199 pixels, it should have 200"
     assert {key: item.notes for key, item in items.items() if not item.dropped} == {
         "plain": [],
         "turned": ["exif_rotated"],
@@ -190,11 +193,11 @@ def test_a_bare_folder_goes_beside_it(tmp_path: Path, monkeypatch: pytest.Monkey
     noise(0).save(tmp_path / "pics" / "a.jpeg")
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        result = CliRunner().invoke(main, ["clean", "pics"])
+        result = CliRunner().invoke(main, ["clean", *FLAGS, "pics"])
         assert result.exit_code == 0, result.output
         assert [path.name for path in (tmp_path / "pics-clean").glob("[!.]*")] == ["a.png"]
     assert os.listdir(tmp_path / "pics") == ["a.jpeg"]
-    assert CliRunner().invoke(main, ["clean", "pics", "--out", "other"]).exit_code == 0
+    assert CliRunner().invoke(main, ["clean", *FLAGS, "pics", "--out", "other"]).exit_code == 0
     assert (tmp_path / "other" / "a.png").exists()
 
 
@@ -212,7 +215,7 @@ def test_mistakes_end_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "pics").mkdir()
     noise(0).save(tmp_path / "pics" / "a.png")
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, ["clean", *arguments])
+    result = CliRunner().invoke(main, ["clean", *FLAGS, *arguments])
     assert result.exit_code == 1
     assert message in result.output.replace("\n", " ")
 
@@ -222,7 +225,7 @@ def test_clean_dedup_crop_in_one_stream_and_again(project: Place) -> None:
     noise(0).save(project.raw / "plain copy.png")
     noise(6, 480, 440).resize((360, 330)).save(project.raw / "smaller.jpg", quality=80)
     noise(6, 480, 440).save(project.raw / "larger.webp", lossless=True)
-    steps = [Clean(), Dedup(), Crop(mode="square")]
+    steps = [Clean(**PLAIN), Dedup(), Crop(mode="square")]
     report = run_steps(project, steps)
     duplicates = [(key, detail) for key, reason, detail in report.aside if reason == "duplicate"]
     assert duplicates == [("plain copy", "of plain"), ("smaller", "of larger")]
@@ -246,7 +249,7 @@ def test_captions_that_tag_wrote_beside_raw_pictures_are_not_taken_for_hand_work
         Image.new("RGB", (256, 256), "red").save(raw / f"{name}.png")
         (raw / f"{name}.txt").write_text("1girl, solo\n", encoding="utf-8")
     Store(raw).save(Item("ours", raw / "ours.png", written="1girl, solo"))
-    Clean(out=str(tmp_path / "out")).main(Place.open(raw))
+    Clean(**PLAIN, out=str(tmp_path / "out")).main(Place.open(raw))
     imported = {item.key: item.imported_caption for item in Store(tmp_path / "out").load()}
     assert imported == {"ours": None, "theirs": "1girl, solo"}
 
@@ -334,3 +337,45 @@ def test_a_picture_that_its_format_cannot_hold_is_set_aside(project: Place) -> N
     assert {key: item.dropped for key, item in items.items()} == {"a": "", "strip": "too_large"}
     assert "choose png" in items["strip"].detail
     assert run(project)["strip"].dropped == ""
+
+
+def photograph(name: str = "chelsea") -> Image.Image:
+    import skimage.data
+
+    return Image.fromarray(getattr(skimage.data, name)())
+
+
+def test_quality_is_measured_kept_and_judged(project: Place) -> None:
+    photograph().save(project.raw / "sharp.png")
+    photograph().filter(ImageFilter.GaussianBlur(4)).save(project.raw / "soft.png")
+    photograph("coffee").point(lambda level: level // 8).save(project.raw / "dark.png")
+    Image.new("RGB", (300, 300), "tan").save(project.raw / "empty.png")
+    items = run(project, check=True)
+    assert {key: item.dropped for key, item in items.items()} == {"sharp": "", "soft": "blurred", "dark": "underexposed", "empty": "empty"}
+    assert items["sharp"].measures["blur"] < 0.7 < items["soft"].measures["blur"] and "the limit is 0.7 %" in items["soft"].detail
+    assert not run(project, check=True, max_blur=0.0)["soft"].dropped, "each limit can be switched off, and what it set aside comes back"
+    assert [item.measures for item in run(project).values()] == [{"side": float(min(item.width, item.height))} for item in items.values()]
+
+
+def test_borders_go_with_their_transparency(project: Place) -> None:
+    picture = photograph()
+    framed = Image.new("RGBA", (picture.width + 60, picture.height + 80), (0, 0, 0, 255))
+    framed.paste(picture.convert("RGBA"), (30, 40))
+    framed.putpixel((35, 45), (9, 9, 9, 0))
+    framed.save(project.raw / "framed.png")
+    item = run(project, trim_borders=True)["framed"]
+    assert (item.width, item.height) == picture.size and "border_trimmed" in item.notes
+    alpha = np.asarray(Image.open(project.work / "framed.mask.png"))
+    assert alpha.shape == picture.size[::-1] and alpha[5, 5] == 0 and (alpha == 0).sum() == 1
+    shown, wanted = np.asarray(item.image()).copy(), np.asarray(picture).copy()
+    shown[5, 5] = wanted[5, 5] = 0
+    assert (shown == wanted).all()
+
+
+def test_a_page_shows_what_became_of_the_pictures(project: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    photograph().save(project.raw / "good <one>.png")
+    (project.raw / "cut.png").write_bytes((project.raw / "good <one>.png").read_bytes()[:3000])
+    run(project, report=True)
+    page = (project.work / "report.html").read_text(encoding="utf-8")
+    assert "good &lt;one&gt;" in page and "cut.png" in page and "truncated" in page and "<script" not in page and "http" not in page
+    assert "report.html" in capsys.readouterr().err
