@@ -11,6 +11,7 @@ COMMANDS = {
     "clean": "prep.clean:Clean",
     "dedup": "prep.dedup:Dedup",
     "subject": "prep.subject:Subject",
+    "identity": "prep.identity:Identity",
     "crop": "prep.crop:Crop",
     "tag": "prep.tag:Tag",
     "describe": "prep.describe:Describe",

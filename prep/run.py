@@ -26,6 +26,7 @@ STEPS = (
     "prep.clean:Clean",
     "prep.dedup:Dedup",
     "prep.subject:Subject",
+    "prep.identity:Identity",
     "prep.crop:Crop",
     "prep.tag:Tag",
     "prep.caption:Caption",

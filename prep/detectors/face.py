@@ -48,18 +48,18 @@ def _faces(image: Image.Image) -> list[Box]:
 
 def _run(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Return the score (896,) and the corners (896, 4) as shares of the square that each anchor gives."""
-    net = _net()
+    net = net()
     pixels = (np.asarray(image, dtype=np.float32) - 127.5) / 127.5
     net.setInput(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
     logits, offsets = net.forward(["classificators", "regressors"])
     offsets = offsets.reshape(-1, 16)  # centre and size in input pixels, then six landmarks
-    centre = _anchors() + offsets[:, :2] / SIDE
+    centre = anchors() + offsets[:, :2] / SIDE
     half = offsets[:, 2:4] / SIDE / 2
     return 1 / (1 + np.exp(-np.clip(logits.ravel(), -50, 50))), np.concatenate([centre - half, centre + half], axis=1)
 
 
 @cache
-def _net() -> cv2.dnn.Net:
+def net() -> cv2.dnn.Net:
     import cv2
 
     # Bytes, not a path: OpenCV opens no path with letters beyond Windows' own code page.
@@ -67,7 +67,7 @@ def _net() -> cv2.dnn.Net:
 
 
 @cache
-def _anchors() -> np.ndarray:
+def anchors() -> np.ndarray:
     """Return the centres (896, 2) as shares of the square, in the order of the model's outputs."""
     rows = []
     for cells, anchors in GRIDS:
