@@ -48,10 +48,10 @@ def _faces(image: Image.Image) -> list[Box]:
 
 def _run(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Return the score (896,) and the corners (896, 4) as shares of the square that each anchor gives."""
-    net = net()
+    model = net()
     pixels = (np.asarray(image, dtype=np.float32) - 127.5) / 127.5
-    net.setInput(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
-    logits, offsets = net.forward(["classificators", "regressors"])
+    model.setInput(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+    logits, offsets = model.forward(["classificators", "regressors"])
     offsets = offsets.reshape(-1, 16)  # centre and size in input pixels, then six landmarks
     centre = anchors() + offsets[:, :2] / SIDE
     half = offsets[:, 2:4] / SIDE / 2
