@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from prep.colour import alpha_of, plain_ink, to_srgb
 from prep.kinds import KINDS, READABLE, Kind, essential_chunks, head_of, is_source, jxl_size, kind_of, pixels_are_damaged, ready
@@ -111,19 +112,24 @@ def frame_numbers(path: Path, count: int) -> list[int]:
         return [1]
 
 
-def encode(image: Image.Image, suffix: str, quality: int = 95) -> bytes:
-    """Encode a picture as its suffix (.png, .webp, .jpg) says; the same pixels give the same bytes. Raises PictureError if it does not fit."""
+def encode(image: Image.Image, suffix: str, quality: int = 95, texts: Mapping[str, str] | None = None) -> bytes:
+    """Encode a picture as its suffix (.png, .webp, .jpg) says; the same pixels give the same bytes. Raises PictureError if it does not fit.
+
+    `texts` are the text chunks of a PNG, by their keyword.
+    """
     if max(image.size) > LONGEST[suffix]:
         size = f"{image.width} x {image.height}"
         raise PictureError("too_large", f"a picture of {size} is too large for {suffix}, whose sides end at {LONGEST[suffix]}; choose png")
-    buffer = BytesIO()
-    image.save(buffer, quality=quality, **ENCODERS[suffix])
+    buffer, chunks = BytesIO(), PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_itxt(keyword, text)
+    image.save(buffer, quality=quality, pnginfo=chunks, **ENCODERS[suffix])
     return buffer.getvalue()
 
 
-def save(image: Image.Image, path: Path, quality: int = 95) -> None:
+def save(image: Image.Image, path: Path, quality: int = 95, texts: Mapping[str, str] | None = None) -> None:
     """Encode a picture as the path's suffix says and write it whole or not at all."""
-    atomic_write(path, encode(image, path.suffix, quality))
+    atomic_write(path, encode(image, path.suffix, quality, texts))
 
 
 def pixel_hash(image: Image.Image) -> str:

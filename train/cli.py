@@ -14,8 +14,12 @@ from train.runtime import StoppedError
 
 COMMANDS = {
     "run": "train.cli:run_command",
+    "control": "train.control:control_command",
     "info": "train.tools.info:info",
 }
+
+
+PATHS = ("base", "vae", "sample_prompts")  # settings that are a path or something else
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
@@ -39,7 +43,7 @@ def _from_here(key: str, value: Any) -> Any:
     """Make a typed path absolute: it is meant from the current folder, while one in dataset.toml is meant from ROOT."""
     if isinstance(value, Path):
         return value.resolve()
-    return str(Path(value).resolve()) if key == "base" and value and Path(value).is_dir() else value
+    return str(Path(value).resolve()) if key in PATHS and value and Path(value).exists() else value
 
 
 run_command = click.Command(

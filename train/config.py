@@ -93,7 +93,13 @@ class OutputConfig:
     seed: int = option(42, help="Seed of all randomness.", min=0)
     save_state_every_n_steps: int = option(50, help="Steps between saved states, from which a stopped run goes on; 0 saves none.", min=0)
     save_every_n_epochs: int = option(0, help="Also keep the LoRA of every so many epochs; 0 keeps the last only.", min=0)
-    sample_prompts: str = option("", help="Prompts of the sample pictures, separated by |; empty takes keyword and class.")
+    save_every_n_steps: int = option(0, help="Also keep the LoRA of every so many steps; 0 keeps none.", min=0)
+    save_last_n: int = option(0, help="Of the LoRAs kept on the way, keep only the last so many; 0 keeps all.", min=0)
+    ema_decay: float = option(0.0, help="Save the running mean of the weights, 0.999 is usual; 0 is off.", min=0, max=0.99999)
+    log_with: str = option("", help="Also log to TensorBoard, into the output folder.", choices=("", "tensorboard"))
+    sample_prompts: str = option("", help="Prompts of the sample pictures, by |, or a .txt file of them; empty takes keyword and class.")
+    sample_every_n_epochs: int = option(0, help="Also draw sample pictures every so many epochs; 0 draws at the end only.", min=0)
+    sample_every_n_steps: int = option(0, help="Also draw sample pictures every so many steps.", min=0)
     sample_steps: int = option(25, help="Denoising steps of a sample picture; 0 draws none.", min=0)
     guidance_scale: float = option(5.0, help="How strictly a sample picture follows its prompt.", min=0)
 
@@ -138,18 +144,24 @@ class TrainConfig:
 
     def at(self, root: Path) -> TrainConfig:
         """Return the same settings with tree, output folder and a base folder found from the project folder."""
-        base = root / self.model.base  # a hub id names no folder here and stays as it is
+
+        def found(value: str) -> str:  # a hub id, or a prompt, names nothing here and stays as it is
+            return str(root / value) if value and len(value) < LONGEST_PATH and (root / value).exists() else value
+
         return dataclasses.replace(
             self,
-            model=dataclasses.replace(self.model, base=str(base)) if self.model.base and base.exists() else self.model,
+            model=dataclasses.replace(self.model, base=found(self.model.base), vae=found(self.model.vae)),
             data=dataclasses.replace(self.data, tree=root / self.data.tree),
-            output=dataclasses.replace(self.output, output_dir=root / self.output.output_dir),
+            output=dataclasses.replace(self.output, output_dir=root / self.output.output_dir, sample_prompts=found(self.output.sample_prompts)),
         )
 
     def flat(self) -> dict[str, str | int | float | bool | None]:
         """List all settings under their TOML names, in plain types."""
         pairs = ((s.key, getattr(getattr(self, name), s.field)) for name, cls in SECTIONS.items() for s in settings_of(cls))
         return {key: str(value) if isinstance(value, Path) else value for key, value in pairs}
+
+
+LONGEST_PATH = 1024  # a longer text is no path
 
 
 SECTIONS: dict[str, type] = {
@@ -173,6 +185,11 @@ FREE = frozenset(
         "save_precision",
         "save_state_every_n_steps",
         "save_every_n_epochs",
+        "save_every_n_steps",
+        "save_last_n",
+        "log_with",
+        "sample_every_n_epochs",
+        "sample_every_n_steps",
         "sample_prompts",
         "sample_steps",
         "guidance_scale",

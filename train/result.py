@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from prep.options import UserError
 from train.fingerprint import MARK, run_mark
 from train.log import track
+from train.prompts import sample_prompts
 from train.state import Job, TrainState
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SAMPLE_SEEDS = 4  # pictures per sample prompt
 
 # save_precision -> relative error of rounding to it, and half its smallest step near 0
 ROUNDING = {"fp16": (2**-11, 2**-25), "bf16": (2**-8, 2**-134), "fp32": (0.0, 0.0)}
@@ -44,7 +43,9 @@ def save_checked(path: Path, job: Job, state: TrainState) -> None:
         "started_at": state.started_at,
         "mixed_precision": job.runtime.precision,
     }
-    weights, precision = state.network.state(), config.output.save_precision
+    with state.result():
+        weights = state.network.state()
+    precision = config.output.save_precision
     metadata = build_metadata(config, job.model, job.data.summary(), progress)
     metadata[MARK] = run_mark(config.output, job.fingerprint, state.step, state.mean_loss)
     save_lora(path, weights, metadata, precision)
@@ -69,27 +70,30 @@ def check_saved(path: Path, weights: Mapping[str, Tensor], precision: str) -> No
         )
 
 
-def draw_samples(job: Job) -> Path | None:
-    """Draw each sample prompt with a few seeds into one sheet; None if the settings ask for none."""
+def draw_samples(job: Job, state: TrainState, path: Path) -> Path | None:
+    """Draw each sample prompt, with a few seeds if it names none, into one sheet; None if the settings ask for none."""
     from prep.images import save as save_picture
     from train.sample import Generator, grid
 
-    config, output = job.config, job.config.output
-    asked = output.sample_prompts or ", ".join(filter(None, (config.data.keyword, config.data.class_)))
-    prompts = [prompt.strip() for prompt in asked.split("|") if prompt.strip()]
-    if not (prompts and output.sample_steps):
+    config = job.config
+    prompts = sample_prompts(config)
+    if not prompts:
         return None
     job.model.to(job.runtime.device)
-    seeds = [output.seed + i for i in range(SAMPLE_SEEDS)]
-    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     generator = Generator(job.model, clip_skip=config.model.clip_skip)
-    with job.runtime.autocast():
-        drawn = generator.draw(
-            *zip(*pairs, strict=True), steps=output.sample_steps, guidance_scale=output.guidance_scale, size=config.data.resolution
-        )
-        pictures = list(track(drawn, "drawing samples", len(pairs)))
-    rows = [pictures[i : i + SAMPLE_SEEDS] for i in range(0, len(pictures), SAMPLE_SEEDS)]
-    path = output.file("-samples.png")
-    save_picture(grid(rows, prompts, [f"seed {seed}" for seed in seeds]), path)
-    print(f"{path} shows {len(pictures)} sample pictures")
+    side = config.data.resolution or job.model.resolution
+    rows, words = [], []
+    with job.runtime.autocast(), state.result():
+        for prompt in track(prompts, "drawing samples", len(prompts)):
+            seeds = prompt.seeds(config.output.seed)
+            drawn = generator.draw(
+                [prompt.prompt] * len(seeds), seeds, steps=prompt.steps, guidance_scale=prompt.guidance_scale,
+                negative_prompt=prompt.negative_prompt, size=(prompt.width or side, prompt.height or side),
+            )  # fmt: skip
+            rows.append(list(drawn))
+            words += [prompt.words(seed) for seed in seeds]
+    columns = [f"seed {seed}" for seed in prompts[0].seeds(config.output.seed)] if all(prompt.seed is None for prompt in prompts) else []
+    sheet = grid(rows, [prompt.prompt for prompt in prompts], columns)
+    save_picture(sheet, path, texts={"parameters": "\n\n".join(words), "Title": f"{config.output.output_name}, step {state.step}"})
+    print(f"{path} shows {sum(map(len, rows))} sample pictures")
     return path

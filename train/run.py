@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from prep.options import UserError
 from prep.tree import Folder, read_tree, validate
 from train.config import DataConfig, TrainConfig
+from train.control import Control
+from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run
 from train.log import StepLog, track
+from train.milestones import reach
 from train.noise import NoiseSchedule
 from train.optimizers import build_optimizer, learning_rates, set_rates
 from train.result import RunResult, draw_samples, save_checked
@@ -51,7 +54,7 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
         path = config.output.file(".safetensors")
         save_checked(path, job, state)
         print(f"{path} saved and read back: {len(state.network.layers)} layers, mean loss {state.mean_loss:.4f}")
-        samples = draw_samples(job)
+        samples = draw_samples(job, state, config.output.file("-samples.png"))
         config.output.file("-state.pt").unlink(missing_ok=True)  # last, so that a kill up to here repeats no training
     return RunResult(path, state.step, state.mean_loss, samples)
 
@@ -94,6 +97,8 @@ def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
     generator = torch.Generator().manual_seed(config.output.seed)  # the only source of chance besides the data's own
     network = LoRANetwork(targets, config.network.network_dim, config.network.network_alpha, generator).to(job.runtime.device)
     state = TrainState(network, build_optimizer(config.optimizer, network), generator, job.runtime.scaler)
+    if config.output.ema_decay:
+        state.ema = Ema.of(state.parameters, config.output.ema_decay)
     if saved:
         state.restore(saved)
     return state
@@ -121,7 +126,9 @@ def train(job: Job, state: TrainState, signals: StopSignals) -> None:
     """Take all steps that are left, saving the state on the way, at the end, and when a signal asks to stop."""
     output = job.config.output
     saved_at, every = output.file("-state.pt"), output.save_state_every_n_steps
-    with StepLog(output.file(".jsonl"), job.steps, state.step) as log, signals.held():
+    control = Control(output.file(".control"))
+    board = output.output_dir / "tensorboard" / output.output_name if output.log_with else None
+    with StepLog(output.file(".jsonl"), job.steps, state.step, board) as log, signals.held():
         for group in groups_left(job, state):
             began, epoch = time.monotonic(), state.epoch + 1
             loss, grad_norm, rates = take_step(group, job, state)
@@ -129,12 +136,12 @@ def train(job: Job, state: TrainState, signals: StopSignals) -> None:
             record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss}
             record["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
             log.write({**record, **rates, "seconds": round(time.monotonic() - began, 4)}, state.mean_loss)
-            if output.save_every_n_epochs and state.batch == 0 and state.epoch % output.save_every_n_epochs == 0 and state.step < job.steps:
-                save_checked(output.file(f"-{state.epoch:06d}.safetensors"), job, state)
-            if signals.caught or state.step == job.steps or (every and state.step % every == 0):
+            reach(job, state, control.asked())
+            stopping = signals.caught or (control.stopping and state.batch == 0 and state.step < job.steps)
+            if stopping or state.step == job.steps or (every and state.step % every == 0):
                 state.save(saved_at, job.fingerprint)
-            if signals.caught:
-                raise StoppedError(signals.caught, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
+            if stopping:
+                raise StoppedError(signals.caught or 0, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
 
 
 def groups_left(job: Job, state: TrainState) -> Iterator[list[Batch]]:

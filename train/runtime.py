@@ -33,11 +33,11 @@ class NotFiniteError(Exception):
 
 
 class StoppedError(Exception):
-    """A signal ended the run; `exit_code` is the shell's 128 + signal."""
+    """A signal ended the run, or `train control` did (0); `exit_code` is the shell's 128 + signal."""
 
     def __init__(self, number: int, sentence: str) -> None:
         super().__init__(sentence)
-        self.exit_code = 128 + number
+        self.exit_code = 128 + number if number else 0
 
 
 def choose_precision(setting: str, device: str, has_bf16: bool) -> tuple[str, str]:

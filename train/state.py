@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError, atomic_write
 from train.config import TrainConfig
+from train.ema import Ema
 from train.noise import NoiseSchedule
 from train.runtime import Runtime
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from train.adapters.lora import LoRANetwork
     from train.dataset import TrainingSet
@@ -51,6 +54,16 @@ class TrainState:
     batch: int = 0
     losses: list[float] = field(default_factory=list)
     started_at: float = field(default_factory=time.time)
+    ema: Ema | None = None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained, always in the same order."""
+        return list(self.network.parameters())
+
+    def result(self) -> AbstractContextManager[None]:
+        """Let the network be what is saved and shown: its running mean, if there is one."""
+        return self.ema.in_place_of(self.parameters) if self.ema else nullcontext()
 
     @property
     def mean_loss(self) -> float:
@@ -61,6 +74,8 @@ class TrainState:
         self.step += 1
         self.losses = [*self.losses[1 - RECENT :], loss]
         self.batch += batches
+        if self.ema:
+            self.ema.update(self.parameters, self.step)
         if self.batch >= batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
 
@@ -76,6 +91,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
+            "ema": [mean.cpu() for mean in self.ema.means] if self.ema else [],
         }
         torch.save(saved, buffer)
         try:
@@ -90,6 +106,8 @@ class TrainState:
         self.generator.set_state(saved["generator"])
         if self.scaler and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
+        if self.ema:
+            self.ema.means = [found.to(mean) for found, mean in zip(saved["ema"], self.ema.means, strict=True)]
         for name in COUNTS:
             setattr(self, name, saved["counts"][name])
 

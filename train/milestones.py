@@ -1,0 +1,49 @@
+"""Milestones: what is due after a step besides the step itself: keeping the LoRA, drawing samples."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from train.result import draw_samples, save_checked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from train.config import OutputConfig
+    from train.state import Job, TrainState
+
+# Names of the kept files, as sd-scripts writes them.
+EPOCH, STEP = "-{:06d}.safetensors", "-step{:08d}.safetensors"
+
+
+def reach(job: Job, state: TrainState, asked: str) -> None:
+    """Do what is due now; nothing after the last step, which ends in the result itself."""
+    output = job.config.output
+    if state.step >= job.steps:
+        return
+    epoch_ended = state.batch == 0
+    if epoch_ended and _due(output.save_every_n_epochs, state.epoch):
+        save_checked(output.file(EPOCH.format(state.epoch)), job, state)
+        keep_last(output, r"-(\d{6})\.safetensors", output.save_last_n)
+    if asked == "save" or _due(output.save_every_n_steps, state.step):
+        save_checked(output.file(STEP.format(state.step)), job, state)
+        keep_last(output, r"-step(\d{8})\.safetensors", output.save_last_n)
+    if (epoch_ended and _due(output.sample_every_n_epochs, state.epoch)) or _due(output.sample_every_n_steps, state.step):
+        draw_samples(job, state, output.file(f"-samples-{state.step:08d}.png"))
+        job.model.vae.to("cpu")
+
+
+def _due(every: int, count: int) -> bool:
+    return every > 0 and count % every == 0
+
+
+def keep_last(output: OutputConfig, ending: str, count: int) -> None:
+    """Delete all but the last `count` of a run's kept files whose names end so; 0 keeps all."""
+    found: list[tuple[int, Path]] = []
+    for path in output.output_dir.iterdir() if count else ():
+        match = re.fullmatch(re.escape(output.output_name) + ending, path.name)
+        if match:
+            found.append((int(match[1]), path))
+    for _, path in sorted(found)[:-count] if count else ():
+        path.unlink(missing_ok=True)
