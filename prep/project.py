@@ -20,6 +20,7 @@ TABLES = (
     "identity",
     "crop",
     "tag",
+    "recheck",
     "describe",
     "caption",
     "stats",

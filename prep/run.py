@@ -25,10 +25,12 @@ SHARE = "pipelines.shards:share"  # by name: prep does not know pipelines
 STEPS = (
     "prep.clean:Clean",
     "prep.dedup:Dedup",
+    "prep.marks:Marks",
     "prep.subject:Subject",
     "prep.identity:Identity",
     "prep.crop:Crop",
     "prep.tag:Tag",
+    "prep.recheck:Recheck",
     "prep.caption:Caption",
     "prep.keyword:Keyword",
     "prep.tokens:Tokens",

@@ -53,6 +53,7 @@ DETECTORS: dict[str, DetectorRow] = {
         "anime: heads with hair", label="head", threshold=0.4, repo="deepghs/anime_head_detection", file=f"head_detect_v2.0_s/{MODEL}"
     ),
     "anime-face": DetectorRow("anime: faces, also small ones", label="face", repo="deepghs/anime_face_detection", file=f"face_detect_v1.4_s/{MODEL}"),
+    "text": DetectorRow("lines of text, ships with the project", "prep.detectors.text:find_text", "text"),
     "none": DetectorRow("nothing: for styles and objects", "prep.detectors:find_nothing"),
 }
 LOCAL = DetectorRow("a YOLO model file of your own, or a folder with model.onnx")
