@@ -82,7 +82,7 @@ def test_one_who_cannot_be_cropped_away_is_masked(group: Path) -> None:
 
 def test_twice_is_once(group: Path) -> None:
     run(group, detectors="none", background="white", others="crop")
-    files = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in group.rglob("*") if path.is_file() and path.name != "report.json"}
+    files = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in group.rglob("*") if path.is_file() and path.stem != "report"}
     run(group, detectors="none", background="white", others="crop")
     assert files == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
