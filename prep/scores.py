@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
 FILE = "scores.sqlite"
 # Scores of one picture: category -> tag -> probability. "general", "character" and "rating" are those that captions use.
 Scores = dict[str, dict[str, float]]
+
+# Scores are kept in steps of 1/4000: every threshold of three decimals is one of them, so a score is at most 0.000125 off, whatever it is,
+# and no score crosses a threshold from farther away. A step takes 12 bits: its upper 8 and its lower 4 are kept apart, because nearly all of
+# the upper ones are 0. At worst, 10,861 scores take 16.3 kB, and 17.2 kB with all that sqlite adds.
+STEPS = 4000
+# Level of zlib. Measured on 10,861 scores of a few dozen tags that fire: 3 makes 5.5 kB in 0.3 ms, 9 makes 5.0 kB in 3.7 ms.
+LEVEL = 3
+# What PRAGMA user_version says of how rows are written: 0 float16, 1 as `pack` does.
+FORMAT = 1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (
@@ -43,7 +54,8 @@ class Labels:
         """Name the scores of one picture, shape (labels,): all ratings, and what else is at least `floor`."""
         scores: Scores = {"rating": {}, "general": {}, "character": {}}
         for index in sorted(self._ratings.union((values >= floor).nonzero()[0].tolist())):
-            scores.setdefault(self.categories[index], {})[self.names[index]] = float(values[index])
+            # Rounded, so that what float32 makes of 0.35 is not below the 0.35 of a threshold.
+            scores.setdefault(self.categories[index], {})[self.names[index]] = round(float(values[index]), 6)
         return scores
 
 
@@ -61,14 +73,34 @@ def picture_key(digest: str, crop: tuple[int, int, int, int] | None) -> str:
     return digest if crop is None else f"{digest}:{','.join(map(str, crop))}"
 
 
-class ScoreStore:
-    """FOLDER/.atelier/scores.sqlite: one row of float16 scores per picture and model; labels once per model.
+def pack(values: np.ndarray) -> bytes:
+    """Squeeze probabilities, shape (labels,), into bytes; `unpack` gives them back to 1/8000."""
+    import numpy as np
 
-    sqlite's own journal makes every write whole or undone, also after SIGKILL.
+    steps = np.rint(np.clip(values, 0, 1).astype(np.float64) * STEPS).astype(np.uint16)
+    low = np.append(steps, np.zeros(len(steps) % 2, np.uint16)) & 15
+    return zlib.compress((steps >> 4).astype(np.uint8).tobytes() + (low[::2] << 4 | low[1::2]).astype(np.uint8).tobytes(), LEVEL)
+
+
+def unpack(data: bytes, count: int) -> np.ndarray:
+    """Return the probabilities, float32 of shape (count,), that `pack` squeezed."""
+    import numpy as np
+
+    raw = np.frombuffer(zlib.decompress(data), np.uint8).astype(np.uint16)
+    if len(raw) != count + (count + 1) // 2:
+        raise sqlite3.DatabaseError("a row of scores has another length than its model's list of tags")
+    low = np.stack([raw[count:] >> 4, raw[count:] & 15], axis=1).ravel()[:count]
+    return ((raw[:count] << 4 | low) / STEPS).astype(np.float32)
+
+
+class ScoreStore:
+    """FOLDER/.atelier/scores.sqlite: one row of squeezed scores per picture and model; labels once per model.
+
+    sqlite's own journal makes every write whole or undone, also after SIGKILL. Several threads may share a store.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
+        self._database, self._lock = database, threading.RLock()
 
     @classmethod
     @contextmanager
@@ -78,11 +110,12 @@ class ScoreStore:
         if not create and not path.exists():
             raise UserError(f"no picture in {hidden.parent} has been scored yet; run `prep tag` first")
         path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path, timeout=60)
+        database = sqlite3.connect(path, timeout=60, check_same_thread=False)
         try:
             database.executescript(_SCHEMA)
+            _bring_up_to_date(database)
             yield cls(database)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, zlib.error) as error:
             raise UserError(f"{path} cannot be used ({error}); delete it and `prep tag` will score the pictures again") from None
         finally:
             database.close()
@@ -90,7 +123,7 @@ class ScoreStore:
     def register(self, name: str, identity: str, version: int, labels: Labels) -> Model:
         """Return the model of that name, weights and preprocessing, added if new, and note that it is the one used last."""
         text = json.dumps([labels.names, labels.categories], ensure_ascii=False)
-        with self._database as db:
+        with self._lock, self._database as db:
             newest = db.execute("SELECT name, identity, version, id, labels FROM models ORDER BY used DESC LIMIT 1").fetchone()
             if newest and newest[:3] == (name, identity, version) and newest[4] == text:
                 return Model(newest[3], name, labels)
@@ -105,7 +138,8 @@ class ScoreStore:
     def last_used(self, name: str = "") -> Model | None:
         """Return the model used last, of that name if one is given."""
         query = "SELECT id, name, labels FROM models WHERE ? IN ('', name) ORDER BY used DESC LIMIT 1"
-        row = self._database.execute(query, (name,)).fetchone()
+        with self._lock:
+            row = self._database.execute(query, (name,)).fetchone()
         if row is None:
             return None
         names, categories = json.loads(row[2])
@@ -114,18 +148,32 @@ class ScoreStore:
     def has(self, picture: str, model: Model) -> bool:
         """Say whether the picture's scores are kept."""
         query = "SELECT 1 FROM scores WHERE picture = ? AND model = ?"
-        return self._database.execute(query, (picture, model.id)).fetchone() is not None
+        with self._lock:
+            return self._database.execute(query, (picture, model.id)).fetchone() is not None
 
     def put(self, model: Model, rows: Mapping[str, np.ndarray]) -> None:
         """Keep the scores of some pictures, each of shape (labels,), all or none of them."""
-        data = [(picture, model.id, values.astype("<f2").tobytes()) for picture, values in rows.items()]
-        with self._database as db:
+        data = [(picture, model.id, pack(values)) for picture, values in rows.items()]
+        with self._lock, self._database as db:
             db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", data)
 
     def get(self, picture: str, model: Model) -> np.ndarray | None:
         """Return the picture's scores, float32 of shape (labels,), or None if there are none."""
-        import numpy as np
-
         query = "SELECT scores FROM scores WHERE picture = ? AND model = ?"
-        row = self._database.execute(query, (picture, model.id)).fetchone()
-        return None if row is None else np.frombuffer(row[0], dtype="<f2").astype(np.float32)
+        with self._lock:
+            row = self._database.execute(query, (picture, model.id)).fetchone()
+        return None if row is None else unpack(row[0], len(model.labels.names))
+
+
+def _bring_up_to_date(database: sqlite3.Connection) -> None:
+    """Rewrite rows of float16, as they once were, all or none of them."""
+    import numpy as np
+
+    if database.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
+        return
+    database.create_function("packed", 1, lambda data: pack(np.frombuffer(data, "<f2")))
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        if database.execute("PRAGMA user_version").fetchone()[0] != FORMAT:  # another process may have done it meanwhile
+            database.execute("UPDATE scores SET scores = packed(scores)")
+            database.execute(f"PRAGMA user_version = {FORMAT}")

@@ -24,7 +24,8 @@ def open_session(model: Path | bytes, device: str, gpu: int = 0, name: str = "")
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # warnings are for those who make models
-    # Threads that wait would burn the cores on which pictures are decoded. Measured on two cores, ViT-B: alone as fast as with it.
+    # Threads that wait would burn the cores on which pictures are decoded. Measured on two busy cores, ViT-B: 1.7 seconds of the
+    # processor a picture against 2.1, and no slower on the clock.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [CPU]
     if device != "cpu" and CUDA in onnxruntime.get_available_providers():
@@ -47,7 +48,7 @@ def gpus_of(asked: str, count: int) -> list[int]:
     try:
         chosen = [int(word) for word in asked.split(",")] if asked.strip() else list(range(count))
     except ValueError:
-        raise UserError(f"--gpus {asked!r} is no list of numbers such as 0,1") from None
+        raise UserError(f"--gpu-ids {asked!r} is no list of numbers such as 0,1") from None
     absent = [number for number in chosen if not 0 <= number < count]
     if absent:
         raise UserError(f"there is no GPU {absent[0]}; this machine has {count}, counted from 0")

@@ -1,14 +1,19 @@
+import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prep.options import UserError
-from prep.scores import Labels, ScoreStore, picture_key
+from prep.scores import STEPS, Labels, ScoreStore, pack, picture_key, unpack
 
 LABELS = Labels(("general", "1girl", "hat", "miku"), ("rating", "general", "general", "character"))
 
@@ -77,3 +82,70 @@ def test_a_killed_writer_loses_nothing_it_had_put(tmp_path: Path) -> None:
         assert model is not None
         assert all(store.has(f"{n}-{i}", model) for n in range(done) for i in range(8))
         assert len({store.has(f"{done}-{i}", model) for i in range(8)}) == 1  # the batch under way is whole or absent
+
+
+@given(st.lists(st.floats(0, 1, width=32), max_size=40))
+def test_every_score_is_kept_to_an_eight_thousandth(values: list[float]) -> None:
+    row = np.array(values, np.float32)
+    back = unpack(pack(row), len(row))
+    assert back.dtype == np.float32 and back.shape == row.shape
+    assert np.abs(back.astype(np.float64) - row).max(initial=0) <= 1 / (2 * STEPS) + 1e-7
+    assert np.array_equal(unpack(pack(back), len(row)), back)
+
+
+def test_a_score_at_a_threshold_of_three_decimals_counts() -> None:
+    labels = Labels(tuple(f"t{i}" for i in range(1001)), ("general",) * 1001)
+    values = unpack(pack(np.arange(1001, dtype=np.float32) / 1000), 1001)
+    for thousandths in (1, 35, 50, 261, 350, 850, 999):
+        read = labels.read(values, thousandths / 1000)["general"]
+        assert [tag for tag, score in read.items() if score >= thousandths / 1000] == list(labels.names[thousandths:])
+
+
+@pytest.mark.parametrize("kind", ["like a tagger's", "any numbers"])
+def test_a_hundred_thousand_pictures_of_wds_tags_take_less_than_two_gigabytes(tmp_path: Path, kind: str) -> None:
+    rng, count, pictures = np.random.default_rng(0), 10861, 200
+    values = rng.random((pictures, count))
+    if kind != "any numbers":  # most near nothing, a few dozen that fire
+        logits = rng.normal(-9, 2.2, (pictures, count))
+        logits[:, ::270] = rng.normal(1.5, 2, (pictures, 41))
+        values = 1 / (1 + np.exp(-logits))
+    with ScoreStore.open(tmp_path) as store:
+        model = store.register("wd", "w", 1, Labels(tuple(map(str, range(count))), ("general",) * count))
+        before = (tmp_path / "scores.sqlite").stat().st_size
+        for at in range(0, pictures, 16):
+            store.put(model, {hashlib.sha256(bytes([at + i])).hexdigest(): row.astype(np.float32) for i, row in enumerate(values[at : at + 16])})
+    each = ((tmp_path / "scores.sqlite").stat().st_size - before) / pictures
+    assert each < (20_000 if kind == "any numbers" else 11_000)
+
+
+def test_rows_of_an_older_store_are_read_and_rewritten(tmp_path: Path) -> None:
+    with ScoreStore.open(tmp_path) as store:
+        model = store.register("pocket", "w1", 1, LABELS)
+    database = sqlite3.connect(tmp_path / "scores.sqlite")
+    with database:
+        database.execute("PRAGMA user_version = 0")
+        for picture, value in (("a", 0.25), ("b", 0.75)):
+            database.execute("INSERT INTO scores VALUES (?, ?, ?)", (picture, model.id, np.full(4, value, "<f2").tobytes()))
+    database.close()
+    for _ in range(2):
+        with ScoreStore.open(tmp_path, create=False) as store:
+            assert np.array_equal(store.get("a", model), [0.25] * 4) and np.array_equal(store.get("b", model), [0.75] * 4)
+
+
+def test_a_row_that_does_not_fit_its_labels_is_a_sentence(tmp_path: Path) -> None:
+    with ScoreStore.open(tmp_path) as store:
+        model = store.register("pocket", "w1", 1, LABELS)
+        store.put(model, {"a": np.zeros(7, np.float32)})
+    with pytest.raises(UserError, match=r"scores\.sqlite cannot be used"), ScoreStore.open(tmp_path) as store:
+        store.get("a", model)
+
+
+def test_threads_share_a_store(tmp_path: Path) -> None:
+    with ScoreStore.open(tmp_path) as store, ThreadPoolExecutor(8) as pool:
+        model = store.register("pocket", "w1", 1, LABELS)
+
+        def use(number: int) -> bool:
+            store.put(model, {str(number): np.full(4, number / 4000, np.float32)})
+            return store.has(str(number), model) and store.get(str(number), model)[0] == np.float32(number / 4000)
+
+        assert all(pool.map(use, range(64)))

@@ -1,6 +1,13 @@
+import os
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -8,9 +15,12 @@ from PIL import Image
 from prep.cli import main
 from prep.item import Store
 from prep.options import UserError
-from prep.tag import Tag
-from prep.taggers.wd import WDTagger
-from tests.prep.taggers.models import make_tagger
+from prep.scores import ScoreStore
+from prep.tag import Tag, ahead
+from prep.taggers import TAGGERS
+from prep.taggers.onnx_tagger import OnnxTagger
+from prep.taggers.precision import multiplies_bytes
+from tests.prep.taggers.models import make_row, make_tagger
 
 
 def prep(*arguments: object) -> Result:
@@ -32,7 +42,9 @@ def tag(folder: Path, *arguments: object) -> Result:
 
 
 def captions(folder: Path) -> dict[str, str]:
-    return {path.stem: path.read_text(encoding="utf-8").strip() for path in (folder / "raw").glob("*.txt")}
+    # What a killed write left under a temporary name is hidden.
+    texts = (path for path in (folder / "raw").glob("*.txt") if not path.name.startswith("."))
+    return {path.stem: path.read_text(encoding="utf-8").strip() for path in texts}
 
 
 def test_every_picture_gets_its_tags_beside_it_and_stays_as_it_is(folder: Path) -> None:
@@ -54,7 +66,7 @@ def test_what_has_scores_is_not_scored_again(folder: Path, monkeypatch: pytest.M
     assert tag(folder).exit_code == 0
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("raw/*.txt")}
     seen: list[int] = []
-    monkeypatch.setattr(WDTagger, "prepare", lambda self, image: seen.append(1))
+    monkeypatch.setattr(OnnxTagger, "prepare", lambda self, image: seen.append(1))
     assert tag(folder).exit_code == 0
     shutil.copy2(folder / "raw/red.png", folder / "raw/same.png")
     shutil.rmtree(folder / "raw/.atelier/items")
@@ -115,3 +127,113 @@ def test_mistakes_end_in_one_sentence(folder: Path) -> None:
     assert tag(folder, "-t", 2).exit_code == 2
     with pytest.raises(UserError):
         list(Tag(tagger="nothing")(Store(folder / "raw").items(), Store(folder / "raw")))
+
+
+def rows(folder: Path) -> list[tuple[object, ...]]:
+    """All that the store holds, byte by byte."""
+    database = sqlite3.connect(folder / "raw/.atelier/scores.sqlite")
+    found = [*database.execute("SELECT * FROM scores ORDER BY picture"), *database.execute("SELECT * FROM models")]
+    database.close()
+    return found
+
+
+def many(folder: Path, count: int) -> None:
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (20 + number % 7, 30 - number % 5, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"raw/{number:03}.png")
+
+
+def test_items_come_in_order_whatever_has_to_be_done_for_them(folder: Path) -> None:
+    many(folder, 20)
+    assert tag(folder).exit_code == 0
+    Image.new("RGB", (9, 9)).save(folder / "raw/005.png")
+    (folder / "raw/011.png").write_bytes(b"no picture")
+    store = Store(folder / "raw")
+    items = list(Tag(tagger=str(folder / "tagger"), batch_size=3, readers=2)(store.items(), store))
+    assert [item.key for item in items] == [item.key for item in store.items()]
+    assert [item.key for item in items if item.dropped] == ["011"]
+
+
+def test_one_by_one_in_batches_and_in_processes_give_the_same_store_to_the_byte(folder: Path) -> None:
+    many(folder, 13)
+    stores = []
+    for arguments in (("-b", 1), ("-b", 5, "--readers", 3), ("--executor", "processes", "--workers", 2, "-b", 1), ("--shard", "1/2")):
+        shutil.rmtree(folder / "raw/.atelier", ignore_errors=True)
+        assert tag(folder, *arguments).exit_code == 0
+        if "--shard" in arguments:
+            assert tag(folder, "--shard", "2/2").exit_code == 0
+        stores.append(rows(folder))
+    assert all(store == stores[0] for store in stores) and len(stores[0]) == 17
+
+
+def test_the_stream_is_drawn_ahead_but_not_far() -> None:
+    drawn: list[int] = []
+    stream = ahead((drawn.append(number) or number for number in range(50)), 4)
+    assert next(stream) == 0 and len(drawn) == 4
+    assert next(stream) == 1 and len(drawn) == 5
+    assert list(stream) == list(range(2, 50))
+
+
+def test_int8_says_which_tags_flip_and_keeps_its_scores_apart(folder: Path) -> None:
+    shutil.rmtree(folder / "tagger")
+    make_row(folder / "tagger", TAGGERS["joytag"])
+    many(folder, 12)
+    assert tag(folder).exit_code == 0
+    result = tag(folder, "--precision", "int8")
+    assert result.exit_code == 0 and "tags (" in result.output and "flip on" in result.output, result.output
+    made = [path.name for path in (folder / "raw/.atelier/models").iterdir()]
+    assert len(made) == 2 and any(name.endswith("-int8.onnx") for name in made)
+    with ScoreStore.open(folder / "raw/.atelier") as scores:
+        assert scores._database.execute("SELECT count(*) FROM models").fetchone() == (2,)
+    before = rows(folder)
+    again = tag(folder, "--precision", "int8")
+    assert again.exit_code == 0 and "flip on" in again.output and rows(folder) == before
+    assert multiplies_bytes() in (True, False)
+
+
+def test_half_floats_are_near_the_scores_of_whole_ones(folder: Path) -> None:
+    many(folder, 6)
+    assert tag(folder).exit_code == 0
+    result = tag(folder, "--precision", "fp16", "--device", "cpu")
+    assert result.exit_code == 0 and "fp16: 0 of" in result.output, result.output
+
+
+def test_a_precision_without_pictures_or_without_onnx_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = tag(folder, "--precision", "int8")
+    assert result.exit_code == 1 and "pip install onnx" in result.output
+
+
+KILLED = """
+import sys
+from prep.cli import main
+main(["tag", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_killed_at_random_moments_and_run_again_the_store_and_captions_are_the_same(folder: Path) -> None:
+    many(folder, 60)
+    assert tag(folder).exit_code == 0
+    expected, texts = rows(folder), captions(folder)
+    rng = np.random.default_rng(5)
+    command = [sys.executable, "-c", KILLED, str(folder / "raw"), "--tagger", str(folder / "tagger"), "-b", "4"]
+    shutil.rmtree(folder / "raw/.atelier")
+    for path in (folder / "raw").glob("*.txt"):
+        path.unlink()
+    started = time.monotonic()
+    assert subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True).returncode == 0
+    whole = time.monotonic() - started
+    killed = 0
+    for _ in range(20):
+        shutil.rmtree(folder / "raw/.atelier")
+        for path in (folder / "raw").glob("*.txt"):
+            path.unlink()
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.3, 1) * whole)
+        os.kill(process.pid, signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        assert tag(folder).exit_code == 0
+        assert rows(folder) == expected and captions(folder) == texts
+    assert killed >= 10
