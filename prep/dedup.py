@@ -1,195 +1,216 @@
-"""Dedup: find pictures that are there twice, also resized or recompressed, and keep the best of each."""
+"""Dedup: find pictures that are there twice, however the copy was changed, and keep the best of each."""
 
 from __future__ import annotations
 
-import io
-import zipfile
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from prep.images import PictureError, load, pixel_hash
+from prep.captions import join, parse, to_words
+from prep.copies import Relation, View, relation, same_picture
+from prep.images import load
 from prep.item import Item, Store
 from prep.options import atomic_write, option
+from prep.sights import Sight, candidates, looks_of
+from prep.similar import Look
 from prep.step import Step
 
+__all__ = ["DUPLICATE", "Dedup", "same_picture"]
+
 DUPLICATE = "duplicate"
-THUMB = 32  # side of the thumbnail by which candidates are found
-THUMB_MEAN, THUMB_PEAK = 4.0, 60.0  # how far, in levels of 255, the thumbnails of one picture may differ
-ASPECT = 0.02  # relative difference of aspect ratio that rounding a size makes
-CHUNK = 256  # pictures compared with all others at once
-SIDE = 256  # longer side at which two pictures are compared in earnest
-# Side of a window in pixels at that size -> how far the means of two pictures in it may differ anywhere, in levels of 255.
-# Recompressing and resizing change single pixels by much but no window's mean. Measured: copies of drawings and photographs
-# (0.3 to 2 times the size, JPEG quality 40 to 95) at most 58, 26, 20; another mouth, eyebrow or eye colour at least 105, 65, 31.
-WINDOWS = {5: 60.0, 9: 27.0, 17: 22.0}
-# Recompressing changes a picture all over, a redrawn eyebrow in one place. So beyond FLOOR levels the largest difference may be at
-# most SPREAD times the root mean square: copies reach 13, a subtly different eyebrow 24 and more.
-FLOOR, SPREAD = 16.0, 14.0
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a picture looks like: pixel hash, size, and a thumbnail (THUMB, THUMB, 3), uint8."""
-
-    digest: str
-    width: int
-    height: int
-    thumb: np.ndarray
+VERSION = 1  # of the comparison; what an older one found out is found out anew
+LARGEST = 1024  # longer side of the copies that are compared
+MARKED, GREY = 0.5, 0.25  # what a pixel with a mark on the picture, or without colour, is worth beside a clean one
+WORDS = 6  # a caption with more words between two commas is prose
 
 
 @dataclass(frozen=True)
 class Dedup(Step):
-    """Set aside pictures that are there twice and keep the best: the larger one, else the less compressed one.
+    """Set aside pictures that are there twice and keep the best: the larger one, else the less compressed, else that with a caption.
 
-    Resized and recompressed copies are found too. Different drawings of one character are not duplicates, however alike: a pair is
-    compared pixel by pixel before one of the two is set aside.
+    Copies that were resized, recompressed, mirrored, recoloured, framed or signed are found too; a picture with a mark counts as half
+    as large. Different drawings of one character are no duplicates, however alike: a pair is compared pixel by pixel. Where a
+    difference may be a mark or a redrawn part, the picture is only proposed. Tags that came with a copy are added to the one kept.
     """
 
-    near: bool = option(True, help="Find resized and recompressed copies too, not only exact ones.")
+    near: bool = option(True, help="Find changed copies too (resized, mirrored, marked ...), not only exact ones.")
+    merge: bool = option(True, help="Add the tags that came with a copy to those of the picture that is kept.")
 
     def __call__(self, items: Iterable[Item], store: Store) -> Iterator[Item]:
-        """Gather all items, decide, and pass all on in their order."""
+        """Gather all items, decide, and pass all on in their order; what was cut out of a picture goes where that goes."""
         everything = list(items)
         before = {id(item): replace(item) for item in everything}
         for item in everything:
             if item.dropped == DUPLICATE:
                 item.drop("")
-        looks = _looks(everything, store)
-        self._decide([item for item in everything if not item.dropped], looks)
+            if item.proposed == DUPLICATE:
+                item.proposed = item.detail = ""
+        whole = [item for item in everything if not item.parent]
+        merged = _Merged(store)
+        merged.undo(whole)
+        looks = looks_of(whole, store)
+        copies = self._decide([item for item in whole if not item.dropped], looks, store)
+        merged.redo(copies if self.merge else [])
         for item in everything:
             if item != before[id(item)]:
                 self.remember(item, store)
             yield item
 
-    def _decide(self, items: list[Item], looks: dict[str, Look]) -> None:
-        """Go from the best picture to the worst and drop each that shows the same as a better one."""
-        items = sorted(items, key=_rank)
-        near = _candidates([looks[item.key] for item in items]) if self.near else {}
+    def _decide(self, items: list[Item], looks: dict[str, Look], store: Store) -> list[tuple[Item, Item]]:
+        """Go from the best picture to the worst, drop each that shows the same as a better one, and return (kept, copy), best first."""
+        related = _relations(items, looks, store) if self.near else {}
+        worth = _worth(items, looks, related)
         first: dict[str, Item] = {}  # pixel hash -> the best item with it
-        for index, item in enumerate(items):
+        kept: list[Item] = []
+        copies: list[tuple[Item, Item]] = []
+        for item in sorted(items, key=lambda item: _rank(item, worth[item.digest])):
             twin = first.setdefault(item.digest, item)
-            if twin is item:
-                better = (items[other] for other in near.get(index, ()) if not items[other].dropped)
-                twin = next((other for other in better if _same_file(item.path, other.path)), item)
+            near = [(found, other) for other in kept if (found := related.get((other.digest, item.digest)))] if twin is item else []
+            sure = next(((found, other) for found, other in near if found.sure), None)
             if twin is not item:
-                item.drop(DUPLICATE, twin.detail or f"of {twin.key}")  # a twin that was set aside names the one that is kept
+                item.drop(DUPLICATE, twin.detail if twin.dropped else f"of {twin.key}")  # names the one that is kept
+                copies.append((next((keeper for keeper, copy in copies if copy is twin), twin), item))
+            elif sure:
+                item.drop(DUPLICATE, _says(sure[1], sure[0]))
+                copies.append((sure[1], item))
+            else:
+                if near and not item.proposed:
+                    item.proposed, item.detail = DUPLICATE, _says(near[0][1], near[0][0])
+                kept.append(item)
+        return copies
 
 
-def _rank(item: Item) -> tuple[int, int, bool, int, str]:
+def _rank(item: Item, worth: float) -> tuple[float, int, bool, int, str]:
     """Sort the best first: area, then size of the raw file (less compressed), then a caption, then the shorter name."""
     raw = item.source if item.source and item.source.exists() else item.path
-    return -item.width * item.height, -raw.stat().st_size, item.imported_caption is None, len(item.key), item.key
+    return -worth, -raw.stat().st_size, item.imported_caption is None, len(item.key), item.key
 
 
-def same_picture(a: Image.Image, b: Image.Image) -> bool:
-    """Tell whether two RGB pictures are copies of each other, resized or recompressed perhaps, and not just alike."""
-    scale = min(1.0, SIDE / max(a.size), SIDE / max(b.size))
-    smaller = min(a.size, b.size, key=lambda size: size[0] * size[1])
-    size = (max(round(smaller[0] * scale), 1), max(round(smaller[1] * scale), 1))
-    first, second = (np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) for image in (a, b))
-    return all(_within(_window_means(first - second, side), most) for side, most in WINDOWS.items())
+def _says(kept: Item, found: Relation) -> str:
+    """Say of what a picture is a copy and what was done to it; `found` relates the one that is kept to the copy."""
+    done = {
+        "mirrored": found.mirrored,
+        "with a border": found.bordered == 2,
+        "grey": found.grey == 2,
+        "recoloured": found.recoloured,
+        "marked": found.marked == 2 and found.sure,
+        "or another drawing": not found.sure,
+    }
+    words = ", ".join(word for word, so in done.items() if so)
+    return f"of {kept.key}" + (f" ({words})" if words else "")
 
 
-def _within(means: np.ndarray, most: float) -> bool:
-    """Tell whether differences are small enough, and spread well enough, to come from resizing and compression."""
-    peak, spread = np.abs(means).max(), np.sqrt((means**2).mean()) + 0.3
-    return bool(peak <= min(most, max(FLOOR, SPREAD * spread)))
+def _worth(items: Sequence[Item], looks: dict[str, Look], related: dict[tuple[str, str], Relation]) -> dict[str, float]:
+    """Return for each pixel hash the area inside the border in pixels, less for a picture that a copy shows to be marked or grey."""
+    worth = {item.digest: float(item.width * item.height) for item in items}
+    framed = {looks[item.key].digest: looks[item.key].frames for item in items}
+    for name, factor in (("marked", MARKED), ("grey", GREY)):
+        for digest in {pair[0] for pair, found in related.items() if getattr(found, name) == 1 and found.sure}:
+            worth[digest] *= factor
+    for digest in {pair[0] for pair, found in related.items() if found.bordered == 1 and found.sure}:
+        x0, y0, x1, y1 = framed[digest][min(1, len(framed[digest]) - 1)].tolist()
+        x, y, right, bottom = framed[digest][0].tolist()
+        worth[digest] *= (x1 - x0) * (y1 - y0) / ((right - x) * (bottom - y))
+    return worth
 
 
-def _same_file(a: Path, b: Path) -> bool:
-    return same_picture(load(a), load(b))
+def _relations(items: Sequence[Item], looks: dict[str, Look], store: Store) -> dict[tuple[str, str], Relation]:
+    """Compare all pairs that may show the same, or remember what came of it; keyed by the two pixel hashes, in both orders."""
+    paths = {item.digest: item.path for item in sorted(items, key=lambda item: item.key, reverse=True)}
+    seen = {look.digest: look for look in looks.values()}
+    digests = sorted(paths, key=lambda digest: paths[digest].name)
+    known = _read(store.hidden / "copies.json")
+    found: dict[str, Any] = {}
+
+    @lru_cache(maxsize=12)
+    def reduced(digest: str) -> Image.Image:
+        image = load(paths[digest])
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS, reducing_gap=3)
+        return image
+
+    for (i, j), sights in sorted(candidates([seen[digest] for digest in digests]).items()):
+        pair = f"{digests[i]} {digests[j]}"
+        if pair in known:
+            found[pair] = known[pair]
+            continue
+        best = _best(sights, [(reduced(digest), seen[digest]) for digest in (digests[i], digests[j])])
+        found[pair] = best and asdict(best)
+    _write(store.hidden / "copies.json", found)
+    related = {}
+    for pair, row in found.items():
+        if row:
+            a, b = pair.split()
+            one = Relation(**row)
+            related[a, b], related[b, a] = one, one.turned()
+    return related
 
 
-def _window_means(values: np.ndarray, side: int) -> np.ndarray:
-    """Return the mean over each window of side x side pixels of an array (height, width, 3), edges repeated."""
-    margin = side // 2
-    padded = np.pad(values, ((margin + 1, margin), (margin + 1, margin), (0, 0)), mode="edge").astype(np.float64)
-    padded[0], padded[:, 0] = 0, 0
-    sums = padded.cumsum(axis=0).cumsum(axis=1)
-    return (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]) / side**2
-
-
-def _candidates(looks: Sequence[Look]) -> dict[int, list[int]]:
-    """Return for each picture those before it with the same proportions and nearly the same thumbnail."""
-    if len(looks) < 2:
-        return {}
-    thumbs = np.stack([look.thumb for look in looks])
-    coarse = thumbs.reshape(len(looks), 8, THUMB // 8, 8, THUMB // 8, 3).mean(axis=(2, 4)).reshape(len(looks), -1)
-    coarse = coarse.astype(np.float32)
-    norms = (coarse**2).sum(axis=1)
-    aspects = np.log([look.width / look.height for look in looks])
-    found: dict[int, list[int]] = {}
-    for start in range(0, len(looks), CHUNK):
-        rows = slice(start, min(start + CHUNK, len(looks)))
-        # |a - b| squared, of all pairs by one matrix product; single values may differ by more than the mean does
-        squares = norms[rows, None] + norms[None, : rows.stop] - 2 * coarse[rows] @ coarse[: rows.stop].T
-        close = squares <= coarse.shape[1] * (2 * THUMB_MEAN) ** 2
-        close &= np.abs(aspects[rows, None] - aspects[None, : rows.stop]) <= ASPECT
-        for row, column in np.argwhere(close):
-            index = start + int(row)
-            if column < index and _alike(thumbs[index], thumbs[column]):
-                found.setdefault(index, []).append(int(column))
+def _best(sights: set[Sight], pictures: list[tuple[Image.Image, Look]]) -> Relation | None:
+    """Compare two pictures by all frames that look alike and return what they have in common; what is sure counts more."""
+    found = None
+    for *frames, mirrored in sorted(sights, key=lambda sight: (sight[2], sight)):
+        views = []
+        for (image, look), frame, flip in zip(pictures, frames, (False, mirrored), strict=True):
+            scale = image.width / look.width
+            x0, y0, x1, y1 = (look.frames[frame] * scale).tolist()
+            views.append(View(image, (x0, y0, min(x1, image.width), min(y1, image.height)), flip))
+        one = relation(*views)
+        if one and one.sure:
+            return one
+        found = found or one
     return found
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    difference = np.abs(a.astype(np.int16) - b)
-    return bool(difference.mean() <= THUMB_MEAN and difference.max() <= THUMB_PEAK)
+class _Merged:
+    """The tags that copies gave to the pictures that are kept, remembered so that they can be taken back: merged.json."""
+
+    def __init__(self, store: Store) -> None:
+        self.path = store.hidden / "merged.json"
+
+    def undo(self, items: Sequence[Item]) -> None:
+        """Give pictures back the captions that they had, unless these have changed since."""
+        known = _read(self.path)
+        for item in items:
+            if item.key in known and item.imported_caption == known[item.key]["after"]:
+                item.imported_caption = known[item.key]["before"]
+
+    def redo(self, copies: Sequence[tuple[Item, Item]]) -> None:
+        """Give each picture that is kept (first of a pair) the tags of its copies."""
+        rows: dict[str, dict[str, str | None]] = {}
+        for kept, copy in copies:
+            text = _merge(kept.imported_caption, copy.imported_caption)
+            if text != kept.imported_caption:
+                rows.setdefault(kept.key, {"before": kept.imported_caption})["after"] = text
+                kept.imported_caption = text
+        _write(self.path, rows)
 
 
-def _looks(items: Sequence[Item], store: Store) -> dict[str, Look]:
-    """Look at every kept item, or remember from the last run how it looked; a broken picture is set aside."""
-    known, looks = _remembered(store), {}
-    states = {}
-    for item in items:
-        if item.dropped:
-            continue
-        stat = item.path.stat()
-        state = f"{item.path.name}/{stat.st_size}/{stat.st_mtime_ns}"
-        try:
-            look = known.get(state) or _look(item.path)
-        except PictureError as error:
-            item.drop(error.reason, str(error))
-            continue
-        item.digest, item.width, item.height = look.digest, look.width, look.height
-        looks[item.key] = states[state] = look
-    if states.keys() != known.keys():
-        _remember(states, store)
-    return looks
+def _merge(kept: str | None, copy: str | None) -> str | None:
+    """Return a caption with the tags that only the copy's has put behind; prose is left as it is."""
+    if not kept or not copy:
+        return kept or copy
+    if any("\n" in text or any(len(tag.split()) > WORDS for tag in parse(text)) for text in (kept, copy)):
+        return kept
+    known = {to_words(tag).casefold() for tag in parse(kept)}
+    new = [tag for tag in dict.fromkeys(parse(copy)) if to_words(tag).casefold() not in known]
+    return join([*parse(kept), *new]) if new else kept
 
 
-def _look(path: Path) -> Look:
-    image = load(path)
-    thumb = image.resize((THUMB, THUMB), Image.Resampling.BOX)
-    return Look(pixel_hash(image), image.width, image.height, np.asarray(thumb))
-
-
-def _file(store: Store) -> Path:
-    return store.hidden / "looks.npz"
-
-
-def _remember(looks: dict[str, Look], store: Store) -> None:
-    buffer = io.BytesIO()
-    rows = list(looks.values())
-    np.savez_compressed(
-        buffer,
-        states=np.array(list(looks)),
-        digests=np.array([look.digest for look in rows]),
-        sizes=np.array([(look.width, look.height) for look in rows]),
-        thumbs=np.array([look.thumb for look in rows]),
-    )
-    atomic_write(_file(store), buffer.getvalue())
-
-
-def _remembered(store: Store) -> dict[str, Look]:
-    """Read what was remembered, keyed by file name, size and time; nothing if there is none or it is damaged."""
+def _read(path: Path) -> dict[str, Any]:
+    """Read a remembered table; nothing if there is none, it is damaged or of another version."""
     try:
-        with np.load(_file(store), allow_pickle=False) as stored:
-            columns = [stored[name] for name in ("states", "digests", "sizes", "thumbs")]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        table = json.loads(path.read_text("utf-8"))
+        return dict(table["rows"]) if table["version"] == VERSION else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {str(state): Look(str(digest), int(w), int(h), thumb) for state, digest, (w, h), thumb in zip(*columns, strict=True)}
+
+
+def _write(path: Path, rows: object) -> None:
+    text = json.dumps({"version": VERSION, "rows": rows}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if (rows or path.exists()) and not (path.exists() and path.read_text("utf-8") == text):
+        atomic_write(path, text)

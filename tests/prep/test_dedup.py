@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from prep import dedup
+from prep import dedup, sights
 from prep.clean import Clean
 from prep.dedup import Dedup, same_picture
 from prep.item import Item, Store
 from prep.project import Place
 from prep.run import run_steps
+from prep.sights import candidates
+from prep.similar import look
 
 MOUTHS = ("smile", "frown", "open", "line")
 EYES = ("blue", "green", "closed")
@@ -81,8 +83,7 @@ def test_a_resized_and_recompressed_copy_is_found(factor: float, quality: int, w
     original = [*photographs(), draw(side=400)][which]
     copy = jpeg(resized(original, factor), quality)
     assert same_picture(original, copy)
-    looks = [dedup.Look("", *image.size, np.asarray(image.resize((dedup.THUMB,) * 2, Image.Resampling.BOX))) for image in (original, copy)]
-    assert dedup._candidates(looks) == {1: [0]}
+    assert set(candidates([look(original), look(copy)])) == {(0, 1)}
 
 
 def test_different_drawings_of_one_character_are_kept(tmp_path: Path) -> None:
@@ -131,7 +132,8 @@ def test_without_near_only_equal_pixels_count(tmp_path: Path) -> None:
 def test_running_again_decides_the_same_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = decide(tmp_path, {"a.png": draw(), "b.png": resized(draw(), 0.7), "c.png": draw("frown")})
     assert first == {"b": "of a"}
-    monkeypatch.setattr(dedup, "_look", lambda path: pytest.fail(f"decoded {path} again"))
+    monkeypatch.setattr(sights, "load", lambda path: pytest.fail(f"decoded {path} again"))
+    monkeypatch.setattr(dedup, "load", lambda path: pytest.fail(f"compared {path} again"))
     assert decide(tmp_path, {}) == first
 
 
@@ -156,11 +158,3 @@ def test_items_set_aside_before_pass_by(tmp_path: Path) -> None:
     item = Item("gone", tmp_path / "missing.png", dropped="too_small")
     assert list(Dedup()([item], Store(tmp_path))) == [item]
     assert item.dropped == "too_small"
-
-
-def test_thousands_are_compared_in_a_second() -> None:
-    rng = np.random.default_rng(0)
-    thumbs = rng.integers(0, 256, (2000, dedup.THUMB, dedup.THUMB, 3), dtype=np.uint8)
-    thumbs[1999] = thumbs[3]
-    looks = [dedup.Look("", 300, 200, thumb) for thumb in thumbs]
-    assert dedup._candidates(looks) == {1999: [3]}
