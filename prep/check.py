@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from prep.captions import read_caption
-from prep.clip_bpe import CHUNK, LENGTHS, count
-from prep.options import UserError, option
+from prep.clip_bpe import LENGTHS, count
+from prep.loaders import Reading, Size, picture_size, read_as_dreambooth, read_as_ours, read_as_sd_scripts
+from prep.options import UserError, load_object, option
 from prep.project import Command, Place
-from prep.tree import Folder, read_manifest, read_tree, regularization_use, validate
+from prep.stock import local_base
+from prep.tree import Folder, read_manifest, read_tree, validate
 from prep.tree_rules import Finding
+
+TRAINERS = {"ours": "train run", "sd_scripts": "sd-scripts", "sd_dreambooth": "sd_dreambooth"}
+CONFIG = "train.config:TrainConfig"  # by name, as everything of train's
+BUCKET_RULE = "train.dataset:bucket_rule"
+MOST = 10  # files that are named for one finding
+COMMON = 512  # pixels: what a base is taken to be trained at if it cannot be asked here
 
 
 @dataclass(frozen=True)
@@ -28,14 +37,19 @@ class Check(Command):
         root = tree_of(place)
         found = validate(root, self.keyword or str(read_manifest(root).get("keyword", "")))
         errors = [finding for finding in found if finding.level == "error"]
-        folders = _folders(root)
-        found += list(_too_short(root, folders, _train_setting(place, "max_token_length", CHUNK)))
-        sums = epoch(folders, _train_setting(place, "train_batch_size", 1), _train_setting(place, "num_epochs", 10)) if folders else {}
+        folders, config = _folders(root), _config(place)
+        found += list(_too_short(root, folders, config.model.max_token_length))
+        bucket_of = _bucket_of(config, _resolution(place, config))
+        readings = _readings(root, folders, config, bucket_of) if folders else {}
         if self.json:
             rows = [{"level": f.level, "path": _shown(f.path, root), "message": f.message} for f in found]
-            print(json.dumps({"tree": str(root), "findings": rows, "steps": sums}, indent=1, ensure_ascii=False))
+            sums = {name: _sums(reading, config.data.num_epochs, root) for name, reading in readings.items()}
+            facts = {"tree": str(root), "findings": rows, "steps": sums, **(_tables(readings["ours"], bucket_of) if readings else {})}
+            print(json.dumps(facts, indent=1, ensure_ascii=False))
         else:
-            show(root, found, sums)
+            show(root, found)
+            if readings:
+                show_sums(root, readings, config.data.num_epochs, bucket_of)
         if errors:
             raise UserError(f"{root} has {len(errors)} error{'s' * (len(errors) > 1)}; mend what is named above, then run `prep check` again")
 
@@ -53,32 +67,96 @@ def _folders(root: Path) -> list[Folder]:
         return []
 
 
-def _train_setting(place: Place, key: str, default: int) -> int:
-    """Read a number that [train] sets; a bad one is `train run`'s to refuse."""
-    value = place.settings.get("train", {}).get(key, default)
-    return value if isinstance(value, int) and value > 0 else default
+def _config(place: Place) -> Any:
+    """Read the settings of the run; bad ones are `train run`'s to refuse, and the defaults stand in."""
+    config = load_object(CONFIG)
+    try:
+        return config.load(place.settings, {})
+    except UserError:
+        return config()
 
 
-def epoch(folders: Iterable[Folder], batch_size: int, epochs: int) -> dict[str, Any]:
-    """Do the sum of an epoch as sd-scripts does it and as `train run` does it.
+@dataclass(frozen=True)
+class _Base:
+    """What a bucket rule asks of a base model."""
 
-    Both see each picture `repeats` times and as many regularization samples again. sd-scripts takes those from the front of the
-    folder and mixes them freely; ours takes all in turn, each batch holding both. More than one bucket may add a step for each.
-    """
-    folders = list(folders)
-    samples, reg_samples, unused = regularization_use(folders)
-    ours = samples if reg_samples else 0
-    steps = math.ceil((samples + reg_samples) / batch_size)
-    our_steps = math.ceil((samples + ours) / batch_size)
+    resolution: int
+    vae_scale: int = 8
+
+
+def _resolution(place: Place, config: Any) -> int:
+    """Return the side that training aims at: as set, else the base's own where the base lies on this disk."""
+    if config.data.resolution:
+        return int(config.data.resolution)
+    path = local_base(place.project.base) if place.is_project else None
+    try:
+        sample = json.loads((path / "unet/config.json").read_bytes())["sample_size"] if path else None
+        scale = 2 ** (len(json.loads((path / "vae/config.json").read_bytes())["block_out_channels"]) - 1) if path else 8
+        return int(sample) * scale if sample else COMMON
+    except (OSError, ValueError, KeyError, TypeError):
+        return COMMON
+
+
+def _bucket_of(config: Any, side: int) -> Any:
+    """Return the function from a picture to its bucket, by the rule of the run."""
+    rule = load_object(BUCKET_RULE)(config.data, _Base(side))
+
+    @cache
+    def bucket(picture: Path) -> Size:
+        found: Size = rule.fit(*picture_size(picture)).bucket
+        return found
+
+    return bucket
+
+
+def _readings(root: Path, folders: list[Folder], config: Any, bucket_of: Any) -> dict[str, Reading]:
+    """Read the tree as each trainer does; the order is that of TRAINERS."""
+    batch_size = config.data.train_batch_size
+    side = config.data.resolution or COMMON
     return {
-        "pictures": sum(len(folder.pictures) for folder in folders if not folder.is_reg),
-        "samples": samples,
-        "reg_pictures": sum(len(folder.pictures) for folder in folders if folder.is_reg),
-        "sd_scripts": {"reg_samples": reg_samples, "reg_unused": unused, "steps_per_epoch": steps, "steps": steps * epochs},
-        "ours": {"reg_samples": ours, "reg_unused": 0, "steps_per_epoch": our_steps, "steps": our_steps * epochs},
-        "train_batch_size": batch_size,
-        "num_epochs": epochs,
+        "ours": read_as_ours(folders, root, bucket_of, config),
+        "sd_scripts": read_as_sd_scripts(root, bucket_of, batch_size),
+        "sd_dreambooth": read_as_dreambooth(root, side, batch_size),
     }
+
+
+def arithmetic(reading: Reading) -> str:
+    """Write how the samples of an epoch come about: (2 x 20 + 1 x 10) + 50 of the class = 100."""
+    parts = []
+    for folder in reading.folders:
+        for times, number in sorted(Counter(reading.shown.get(picture, 0) for picture in folder.pictures).items()):
+            if not folder.is_reg:
+                parts.append(f"{times} x {number}")
+    own, reg = reading.samples(False), reading.samples(True)
+    return f"({' + '.join(parts)}) + {reg} of the class = {own + reg}" if reg else f"{' + '.join(parts)} = {own}"
+
+
+def _sums(reading: Reading, epochs: int, root: Path) -> dict[str, Any]:
+    ignored = [{"path": _shown(path, root), "why": why} for path, why in reading.ignored]
+    return {
+        "samples": reading.samples(False),
+        "reg_samples": reading.samples(True),
+        "reg_unused": reading.unused,
+        "sum": arithmetic(reading),
+        "steps_per_epoch": reading.steps,
+        "steps": reading.steps * epochs,
+        "ignored": ignored,
+    }
+
+
+def _tables(reading: Reading, bucket_of: Any) -> dict[str, Any]:
+    """Return what share of an epoch each folder gets, and how many pictures and samples each bucket has, as `train run` sees it."""
+    whole = sum(reading.shown.values())
+    shares = []
+    for folder in reading.folders:
+        samples = sum(reading.shown.get(picture, 0) for picture in folder.pictures)
+        name = f"{folder.path.parent.name}/{folder.path.name}"
+        shares.append({"folder": name, "pictures": len(folder.pictures), "repeats": folder.repeats, "samples": samples, "share": samples / whole})
+    pictures, samples_of = Counter(map(bucket_of, reading.shown)), Counter[Size]()
+    for picture, times in reading.shown.items():
+        samples_of[bucket_of(picture)] += times
+    buckets = [{"size": list(size), "pictures": pictures[size], "samples": samples_of[size]} for size in sorted(pictures)]
+    return {"folders": shares, "buckets": buckets}
 
 
 def _too_short(root: Path, folders: Iterable[Folder], length: int) -> Iterator[Finding]:
@@ -100,8 +178,8 @@ def _shown(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else root.name
 
 
-def show(root: Path, found: list[Finding], sums: dict[str, Any]) -> None:
-    """Print the findings, one block per sentence with the files it holds for, errors first; then the sum of steps."""
+def show(root: Path, found: list[Finding]) -> None:
+    """Print the findings, one block per sentence with the files it holds for, errors first."""
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -110,23 +188,35 @@ def show(root: Path, found: list[Finding], sums: dict[str, Any]) -> None:
         groups.setdefault((finding.level, finding.message), []).append(_shown(finding.path, root))
     for (level, message), paths in groups.items():
         console.print(f"{level}: {message}", style="red" if level == "error" else "yellow", markup=False)
-        for path in paths[:10]:
+        for path in paths[:MOST]:
             console.print(f"    {path}", markup=False)
-        if len(paths) > 10:
-            console.print(f"    and {len(paths) - 10} more")
+        if len(paths) > MOST:
+            console.print(f"    and {len(paths) - MOST} more")
     if not found:
         console.print(f"{root} is in order", style="green", markup=False)
-    if sums:
-        _show_sums(sums)
 
 
-def _show_sums(sums: dict[str, Any]) -> None:
+def show_sums(root: Path, readings: Mapping[str, Reading], epochs: int, bucket_of: Any) -> None:
+    """Print each trainer's sum of steps and what it passes over, then the folders' shares and the buckets of `train run`."""
     from rich.console import Console
     from rich.table import Table
 
-    batch, epochs = f"steps (batch {sums['train_batch_size']})", f"steps in {sums['num_epochs']} epochs"
-    table = Table("an epoch", "samples", "reg samples", "reg unused", batch, epochs)
-    for name, title in (("ours", "train run"), ("sd_scripts", "sd-scripts")):
-        row = sums[name]
-        table.add_row(title, str(sums["samples"]), str(row["reg_samples"]), str(row["reg_unused"]), str(row["steps_per_epoch"]), str(row["steps"]))
-    Console(stderr=True).print(table)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for name, reading in readings.items():
+        sums = (
+            f"{TRAINERS[name]}: {arithmetic(reading)} samples an epoch; {reading.how} = {reading.steps} steps, x {epochs} = {reading.steps * epochs}"
+        )
+        console.print(sums, markup=False)
+        if reading.unused:
+            console.print(f"    {reading.unused} regularization pictures are never shown", markup=False)
+        for path, why in reading.ignored[:MOST]:
+            console.print(f"    passes over {_shown(path, root)}: {why}", markup=False)
+        if len(reading.ignored) > MOST:
+            console.print(f"    and over {len(reading.ignored) - MOST} more", markup=False)
+    tables = _tables(readings["ours"], bucket_of)
+    shares, buckets = Table("folder", "pictures", "repeats", "samples", "share of an epoch"), Table("bucket", "pictures", "samples")
+    for row in tables["folders"]:
+        shares.add_row(row["folder"], str(row["pictures"]), str(row["repeats"]), str(row["samples"]), f"{row['share']:.1%}")
+    for row in tables["buckets"]:
+        buckets.add_row("{} x {}".format(*row["size"]), str(row["pictures"]), str(row["samples"]))
+    console.print(shares, buckets, sep="\n")

@@ -22,6 +22,7 @@ COMMANDS = {
     "rare": "prep.rare:Rare",
     "tokens": "prep.tokens:Tokens",
     "regularize": "prep.regularize:Regularize",
+    "stock": "prep.stock:Stock",
     "build": "prep.build:Build",
     "check": "prep.check:Check",
     "export": "prep.export:Export",

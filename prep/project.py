@@ -28,6 +28,7 @@ TABLES = (
     "rare",
     "tokens",
     "regularize",
+    "stock",
     "build",
     "check",
     "export",

@@ -1,27 +1,22 @@
-"""The N_concept folder tree, the contract between prep and train: names, reading, atomic publishing.
+"""The N_concept folder tree, the contract between prep and train: names and reading; prep.publish writes it.
 
 tree/img/10_sks 1girl/*.png + *.txt     tree/reg/1_1girl/*.png + *.txt     tree/manifest.json
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.captions import caption_path
-from prep.images import READABLE, find_pictures, save
-from prep.options import UserError, atomic_write
+from prep.images import find_pictures
+from prep.options import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from prep.tree_rules import Finding
 
 MANIFEST = "manifest.json"
@@ -92,10 +87,10 @@ def read_tree(root: Path) -> list[Folder]:
     folders = list(_folders(root))
     if any(not folder.is_reg for folder in folders):
         return folders
-    raise UserError(_why_unusable(root))
+    raise UserError(why_unusable(root))
 
 
-def _why_unusable(root: Path) -> str:
+def why_unusable(root: Path) -> str:
     """Guess which common slip made a tree unreadable, and say what to do."""
     if not root.is_dir():
         return f"there is no tree {root}; `prep build` makes it"
@@ -109,11 +104,16 @@ def _why_unusable(root: Path) -> str:
 
 
 def validate(root: Path, keyword: str = "") -> list[Finding]:
-    """Say all that would go wrong in training on this tree, in the user's words; an empty list is a good tree."""
+    """Say all that would go wrong in training on this tree, in the user's words; an empty list is a good tree.
+
+    A tree of several concepts says in its manifest which folder has which keyword; else `keyword` is meant everywhere.
+    """
     from prep.tree_rules import findings
 
     recover(root)
-    return list(findings(root, keyword))
+    known = read_manifest(root).get("keywords", {})
+    several = isinstance(known, dict) and len(set(known.values())) > 1
+    return list(findings(root, keyword, known if several else {}))
 
 
 def regularization_use(folders: Iterable[Folder]) -> tuple[int, int, int]:
@@ -132,51 +132,9 @@ def regularization_use(folders: Iterable[Folder]) -> tuple[int, int, int]:
     return wanted, max(used, wanted) if repeats else 0, len(repeats) - taken
 
 
-@dataclass(frozen=True)
-class PlannedPicture:
-    """A picture to be written: its folder in the tree ("img/10_sks 1girl"), stem, pixels on demand, caption, and where it came from."""
-
-    folder: str
-    stem: str
-    image: Callable[[], Image.Image]
-    caption: str
-    record: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class TreePlan:
-    """All that a tree will hold: the pictures, in order, and facts for the head of the manifest (JSON values)."""
-
-    pictures: Iterable[PlannedPicture]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def publish(root: Path, plan: TreePlan) -> Path | None:
-    """Write the tree beside its place, the manifest last, then swap; killed at any moment, the old tree or the new one is there.
-
-    Pictures whose record is unchanged are copied from the old tree. An old tree that was edited by hand is never deleted: it is
-    kept under the path that is returned.
-    """
-    root = root.resolve()
-    recover(root)
-    if root.exists() and not (root / MANIFEST).is_file() and any(root.iterdir()):
-        raise UserError(f"{root} was not made by `prep build` and would be replaced; move it away, or set another tree folder")
-    staged, old = _neighbours(root)
-    kept = _retire(root, old)
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    known = read_manifest(root).get("files", {})
-    files = dict(_write(planned, root, staged, known) for planned in _distinct(plan.pictures))
-    atomic_write(staged / MANIFEST, json.dumps({**plan.facts, "files": files}, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
-    if root.exists():
-        root.rename(old)
-    staged.rename(root)
-    return _retire(root, old) or kept
-
-
 def recover(root: Path) -> None:
     """Finish a publish that was killed between its two renames, so that a tree which was there is there again."""
-    staged, old = _neighbours(root)
+    staged, old = neighbours(root)
     if root.exists():
         return
     if (staged / MANIFEST).is_file():  # written last: the staged tree is whole
@@ -194,63 +152,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and isinstance(found.get("files", {}), dict) else {}
 
 
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _neighbours(root: Path) -> tuple[Path, Path]:
+def neighbours(root: Path) -> tuple[Path, Path]:
+    """Return where a tree is written before it takes its place, and where the one before it goes."""
     root = root.resolve()
     return root.with_name(f".{root.name}.new"), root.with_name(f".{root.name}.old")
-
-
-def _distinct(pictures: Iterable[PlannedPicture]) -> Iterator[PlannedPicture]:
-    """Pass pictures on, but refuse two that would be one file on some file system."""
-    taken: set[str] = set()
-    for planned in pictures:
-        name = same_name(f"{planned.folder}/{planned.stem}")
-        if name in taken:
-            raise UserError(f"two pictures would become {planned.folder}/{planned.stem}.png; rename one of them")
-        taken.add(name)
-        yield planned
-
-
-def _write(planned: PlannedPicture, root: Path, staged: Path, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Write a picture and its caption into the staged tree; return the path in the tree and what the manifest says of it."""
-    name = f"{planned.folder}/{planned.stem}.png"
-    target = staged / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    before = known.get(name, {})
-    unchanged = before.get("from") == planned.record and (root / name).is_file() and sha256_file(root / name) == before.get("sha256")
-    if unchanged:
-        shutil.copyfile(root / name, target)
-    else:
-        save(planned.image(), target)
-    text = (planned.caption + "\n").encode("utf-8")
-    atomic_write(caption_path(target), text)
-    digests = {"sha256": sha256_file(target), "caption_sha256": hashlib.sha256(text).hexdigest()}
-    return name, {**digests, "from": dict(planned.record)}
-
-
-def _retire(root: Path, old: Path) -> Path | None:
-    """Delete an old tree if it is as `prep build` wrote it; else keep it beside the new one and return where."""
-    if not old.is_dir():
-        return None
-    if not _edited(old):
-        shutil.rmtree(old)
-        return None
-    number = 1
-    while (kept := root.with_name(f"{root.name}-edited-{number}")).exists():
-        number += 1
-    old.rename(kept)
-    return kept
-
-
-def _edited(tree: Path) -> bool:
-    """Say whether a tree holds a picture or caption that is not, byte for byte, the one its manifest describes."""
-    expected: dict[str, str] = {}
-    for name, record in read_manifest(tree).get("files", {}).items():
-        expected |= {name: record.get("sha256", ""), caption_path(Path(name)).as_posix(): record.get("caption_sha256", "")}
-    precious = (path for path in tree.rglob("*") if path.suffix.lower() in READABLE | CAPTION_SUFFIXES and path.is_file())
-    return any(expected.get(path.relative_to(tree).as_posix()) != sha256_file(path) for path in precious)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from prep.captions import caption_path, parse, read_caption
 from prep.clip_bpe import LENGTHS, count
 from prep.images import READABLE, PictureError, find_pictures, load
 from prep.options import UserError
-from prep.tree import CAPTION_SUFFIXES, SIDES, Folder, parse_folder_name, regularization_use, same_name, subfolders
+from prep.tree import CAPTION_SUFFIXES, SIDES, Folder, parse_folder_name, regularization_use, same_name, subfolders, why_unusable
 
 TREE_SUFFIXES = frozenset({".png", ".jpg", ".webp"})  # what every trainer reads
 OTHER_PICTURES = READABLE - TREE_SUFFIXES | frozenset({".heics", ".ico", ".psd", ".svg", ".tga", ".mp4", ".webm"})
@@ -34,8 +35,8 @@ class Caption:
     """A caption as read, and what it is judged against."""
 
     text: str
-    keyword: str
-    is_reg: bool
+    keyword: str  # that it must hold
+    strange: tuple[str, ...] = ()  # keywords that it must not hold: it is a class's
 
 
 # Level, does it apply, what to say. A caption that fails one row is not asked the rows below it that need text.
@@ -43,17 +44,17 @@ CAPTION_RULES: tuple[tuple[Literal["error", "warning"], Callable[[Caption], bool
     ("error", lambda c: not c.text, "the caption is empty, which stops sd-scripts; write tags into it, or delete the picture"),
     (
         "error",
-        lambda c: bool(c.text and c.keyword) and not c.is_reg and not holds(c.text, c.keyword),
+        lambda c: bool(c.text and c.keyword) and not holds(c.text, c.keyword),
         "the keyword is missing from the caption; run `prep keyword`, then `prep build`",
     ),
     (
         "warning",
-        lambda c: bool(c.keyword) and not c.is_reg and holds(c.text, c.keyword) and fold((parse(c.text) or [""])[0]) != fold(c.keyword),
+        lambda c: bool(c.keyword) and holds(c.text, c.keyword) and fold((parse(c.text) or [""])[0]) != fold(c.keyword),
         "the keyword is not the first tag, so keep_tokens does not hold it in place; run `prep keyword`, then `prep build`",
     ),
     (
         "error",
-        lambda c: bool(c.keyword) and c.is_reg and holds(c.text, c.keyword),
+        lambda c: any(holds(c.text, keyword) for keyword in c.strange),
         "a regularization caption holds the keyword, which would unteach it; take it out of the caption",
     ),
     (
@@ -75,12 +76,14 @@ def holds(text: str, keyword: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(fold(keyword))}(?!\w)", fold(text)) is not None
 
 
-def findings(root: Path, keyword: str) -> Iterator[Finding]:
-    """Yield all that is amiss in the tree under `root`."""
+def findings(root: Path, keyword: str, keywords: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """Yield all that is amiss in the tree under `root`; `keywords` says for folders such as "img/10_mira 1girl" which is theirs."""
     if not (root / "img").is_dir():
-        yield Finding("error", root, "there is no folder img in it; run `prep build`, or put N_concept folders into img")
+        yield Finding("error", root, why_unusable(root))
         return
     yield from _loose_pictures(root)
+    keywords = keywords or {}
+    all_of_them = tuple(sorted({*keywords.values()} or {keyword} - {""}))
     folders = []
     for side in SIDES:
         yield from _loose_pictures(root / side)
@@ -91,11 +94,12 @@ def findings(root: Path, keyword: str) -> Iterator[Finding]:
                 continue
             folder = Folder(path, *parsed, side == "reg", tuple(find_pictures(path)))
             folders.append(folder)
+            own, strange = ("", all_of_them) if folder.is_reg else (keywords.get(f"img/{path.name}", keyword), ())
             for rule in FOLDER_RULES:
-                yield from rule(folder, keyword)
+                yield from rule(folder, strange)
             for picture in folder.pictures:
                 yield from _picture(picture)
-                yield from _caption(picture, folder, keyword)
+                yield from _caption(picture, folder, own, strange)
     yield from _whole(root, folders)
 
 
@@ -112,25 +116,25 @@ def _bad_name(path: Path) -> Finding:
     return Finding("error", path, f"the folder is not named N_concept, so it is passed over; rename it, for instance to 10_{path.name.strip(' _')}")
 
 
-def _empty(folder: Folder, keyword: str) -> Iterator[Finding]:
+def _empty(folder: Folder, strange: tuple[str, ...]) -> Iterator[Finding]:
     if not folder.pictures:
         yield Finding("error", folder.path, "there is no picture in the folder; fill it or delete it")
 
 
-def _reg_name(folder: Folder, keyword: str) -> Iterator[Finding]:
-    if folder.is_reg and keyword and holds(folder.concept, keyword):
+def _reg_name(folder: Folder, strange: tuple[str, ...]) -> Iterator[Finding]:
+    if any(holds(folder.concept, keyword) for keyword in strange):
         message = "a regularization folder is named after the keyword, and trainers use the name as caption; name it after the class alone"
         yield Finding("error", folder.path, message)
 
 
-def _nested(folder: Folder, keyword: str) -> Iterator[Finding]:
+def _nested(folder: Folder, strange: tuple[str, ...]) -> Iterator[Finding]:
     for inner in subfolders(folder.path):
         buried = any(Path(name).suffix.lower() in READABLE for _, _, names in os.walk(inner) for name in names)
         level: Literal["error", "warning"] = "error" if buried else "warning"
         yield Finding(level, inner, f"a folder inside {folder.path.name} is not read by any trainer; move its pictures up or delete it")
 
 
-def _suffixes(folder: Folder, keyword: str) -> Iterator[Finding]:
+def _suffixes(folder: Folder, strange: tuple[str, ...]) -> Iterator[Finding]:
     for path in _files(folder.path):
         low = path.suffix.lower()
         if low in OTHER_PICTURES:
@@ -139,7 +143,7 @@ def _suffixes(folder: Folder, keyword: str) -> Iterator[Finding]:
             yield Finding("warning", path, f"some trainers overlook the capital letters in {path.suffix}; rename it to {low}")
 
 
-def _stems(folder: Folder, keyword: str) -> Iterator[Finding]:
+def _stems(folder: Folder, strange: tuple[str, ...]) -> Iterator[Finding]:
     first: dict[str, Path] = {}
     for path in _files(folder.path):
         if path.suffix.lower() in TREE_SUFFIXES | OTHER_PICTURES:
@@ -148,7 +152,7 @@ def _stems(folder: Folder, keyword: str) -> Iterator[Finding]:
                 yield Finding("error", path, f"it would share one caption and one latent cache with {other.name}; rename one of the two")
 
 
-def _orphans(folder: Folder, keyword: str) -> Iterator[Finding]:
+def _orphans(folder: Folder, strange: tuple[str, ...]) -> Iterator[Finding]:
     stems = {picture.stem for picture in folder.pictures}
     for path in _files(folder.path):
         if path.suffix.lower() in CAPTION_SUFFIXES and path.stem not in stems:
@@ -165,20 +169,42 @@ def _picture(picture: Path) -> Iterator[Finding]:
         yield Finding("error", picture, f"the picture cannot be read ({error}); replace or delete it")
 
 
-def _caption(picture: Path, folder: Folder, keyword: str) -> Iterator[Finding]:
+def _caption(picture: Path, folder: Folder, keyword: str, strange: tuple[str, ...]) -> Iterator[Finding]:
+    path = caption_path(picture)
     try:
         text = read_caption(picture)
     except UserError:
-        yield Finding("error", caption_path(picture), "the caption is not UTF-8 text; save it as UTF-8 in your editor")
+        yield Finding("error", path, "the caption is not UTF-8 text; save it as UTF-8 in your editor")
         return
     if text is None:
-        level: Literal["error", "warning"] = "warning" if folder.is_reg else "error"
-        message = f"there is no caption beside it, so {folder.concept!r} would be used; run `prep tag`, or write one"
-        yield Finding(level, picture, message)
+        yield _without_caption(picture, folder)
         return
-    for row_level, applies, message in CAPTION_RULES:
-        if applies(Caption(text, keyword, folder.is_reg)):
-            yield Finding(row_level, caption_path(picture), message)
+    if path.exists() and path.read_bytes().startswith(codecs.BOM_UTF8):
+        message = "the caption begins with a byte order mark, which sd-scripts takes for part of the first tag; save it as UTF-8 without BOM"
+        yield Finding("warning", path, message)
+    for level, applies, message in CAPTION_RULES:
+        if applies(Caption(text, keyword, strange)):
+            yield Finding(level, path, message)
+
+
+def _without_caption(picture: Path, folder: Folder) -> Finding:
+    """Say which words stand in for a caption: those of the file that face croppers would have left, else the folder's name."""
+    borrowed = face_caption(picture)
+    if borrowed:
+        message = f"there is no caption beside it, so sd-scripts takes {borrowed.name}, as if it were cut out of that picture; write one of its own"
+        return Finding("error", picture, message)
+    message = f"there is no caption beside it, so {folder.concept!r} would be used; run `prep tag`, or write one"
+    return Finding("warning" if folder.is_reg else "error", picture, message)
+
+
+def face_caption(picture: Path) -> Path | None:
+    """Return the caption that sd-scripts takes for NAME_1_2_3_4.png if there is no NAME_1_2_3_4.txt: NAME.txt, if that is there.
+
+    It counts underscores in the whole path and cuts off the last four parts, whatever they are.
+    """
+    parts = os.path.splitext(os.path.abspath(picture))[0].split("_")
+    path = Path("_".join(parts[:-4]) + ".txt") if len(parts) >= 5 else None
+    return path if path and path.is_file() else None
 
 
 def _whole(root: Path, folders: list[Folder]) -> Iterator[Finding]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -172,3 +176,143 @@ def test_emphasis_gives_folders_of_other_repeats(project: Path) -> None:
     result = build(project, "--repeats", "10")
     assert result.exit_code == 0 and "15 samples an epoch" in result.output
     assert [folder.path.name for folder in read_tree(project / "tree") if not folder.is_reg] == ["10_tk 1girl, solo", "5_tk 1girl, solo"]
+
+
+def settings(root: Path, text: str) -> None:
+    (root / "dataset.toml").write_text(text, encoding="utf-8")
+
+
+def test_pictures_that_are_plain_go_in_byte_for_byte(project: Path) -> None:
+    Image.open(project / "work/a.png").save(project / "work/d.jpg")
+    (project / "work/d.txt").write_text("tk, photo", encoding="utf-8")
+    assert build(project, "--repeats", "2").exit_code == 0
+    folder = project / "tree/img/2_tk 1girl, solo"
+    for name in ("a.png", "d.jpg"):
+        assert (folder / name).read_bytes() == (project / "work" / name).read_bytes()
+        assert (folder / name).stat().st_ino != (project / "work" / name).stat().st_ino
+    assert (folder / "b.png").read_bytes() != (project / "work/b.png").read_bytes(), "it has a crop"
+
+
+def test_linked_pictures_share_the_disk_and_captions_do_not(project: Path) -> None:
+    assert build(project, "--link").exit_code == 0
+    tree = project / "tree/img/100_tk 1girl, solo"
+    assert os.path.samefile(tree / "a.png", project / "work/a.png") and not os.path.samefile(tree / "a.txt", project / "work/a.txt")
+    assert os.path.samefile(project / "tree/reg/1_1girl, solo/00000.png", project / "reg/00000.png")
+    assert validate(project / "tree", "tk") == []
+    assert build(project).exit_code == 0
+    assert not os.path.samefile(tree / "a.png", project / "work/a.png"), "without --link a tree is on its own again"
+
+
+def test_where_there_are_no_links_pictures_are_copied(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refused)
+    for _ in range(2):
+        assert build(project, "--link").exit_code == 0
+        assert validate(project / "tree", "tk") == []
+
+
+def test_a_picture_replaced_by_one_of_the_same_size_and_time_is_noticed(project: Path) -> None:
+    build(project)
+    old = project / "work/a.png"
+    image = Image.open(old)
+    image.load()
+    image.putpixel((5, 5), (9, 9, 9))
+    image.save(project / "work/new.png")
+    os.utime(project / "work/new.png", ns=(0, old.stat().st_mtime_ns))
+    (project / "work/new.png").replace(old)
+    build(project)
+    with Image.open(project / "tree/img/100_tk 1girl, solo/a.png") as found:
+        assert found.getpixel((5, 5)) == (9, 9, 9)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{"])
+def test_a_damaged_sidecar_is_named(project: Path, text: str) -> None:
+    (project / "work/.atelier/items/a.json").write_text(text, encoding="utf-8")
+    result = build(project)
+    assert result.exit_code == 1 and "a.json is not a readable sidecar" in result.output
+
+
+def test_a_damaged_memory_costs_nothing_but_time(project: Path) -> None:
+    build(project)
+    before = contents(project / "tree")
+    for text in ("", "{", "[]", '{"files": {"1": 3}, "notes": {}}'):
+        (project / ".atelier/digests.json").write_text(text, encoding="utf-8")
+        assert build(project).exit_code == 0
+        assert contents(project / "tree") == before and not list(project.glob("tree-edited*"))
+
+
+def other(root: Path, name: str, count: int, keyword: str, cls: str = "1boy") -> Path:
+    """Write a second project with its own keyword."""
+    folder = root / name
+    (folder / "work").mkdir(parents=True)
+    settings(folder, f'[project]\nkeyword = "{keyword}"\nclass = "{cls}"\n')
+    for number in range(count):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "work" / f"a{number}.png")
+        (folder / "work" / f"a{number}.txt").write_text(f"{keyword}, {cls}", encoding="utf-8")
+    return folder
+
+
+def samples(tree: Path) -> dict[str, int]:
+    return {folder.concept: folder.samples for folder in read_tree(tree) if not folder.is_reg}
+
+
+def test_two_projects_share_a_tree_evenly(project: Path) -> None:
+    other(project, "ren", 10, "ren")
+    result = build(project, "--also", "ren", "--target", "100")
+    assert result.exit_code == 0, result.output
+    assert samples(project / "tree") == {"tk 1girl, solo": 50, "ren 1boy": 50}
+    assert "tk 1girl, solo 50%" in result.output.replace("\n", " ")
+    assert CliRunner().invoke(main, ["check", str(project)]).exit_code == 0
+
+
+def test_stated_shares_are_met(project: Path) -> None:
+    other(project, "ren", 10, "ren")
+    assert build(project, "--also", "ren", "--shares", "20, 80", "--target", "100").exit_code == 0
+    found = samples(project / "tree")
+    assert found["ren 1boy"] / sum(found.values()) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--also", "nowhere"), "holds no dataset.toml"),
+        (("--shares", "60,40"), "give 1 positive number"),
+        (("--tiers", "60,x"), "give 2 positive numbers"),
+        (("--tiers", "60,0"), "give 2 positive numbers"),
+    ],
+)
+def test_what_is_wrong_with_shares_is_said_before_any_work(project: Path, arguments: tuple[str, str], says: str) -> None:
+    result = build(project, *arguments)
+    assert result.exit_code == 1 and says in result.output and not (project / "tree").exists()
+
+
+def test_better_pictures_are_shown_more_often(project: Path) -> None:
+    store = Store(project / "work")
+    for item in store.load():
+        item.measures = {"blur": {"a": 0.1, "b": 0.6}.get(item.key, 0.3)}
+        store.save(item)
+    result = build(project, "--tiers", "75,25", "--target", "40")
+    assert result.exit_code == 0, result.output
+    folders = {folder.path.name: [path.stem for path in folder.pictures] for folder in read_tree(project / "tree") if not folder.is_reg}
+    assert folders == {"30_tk 1girl, solo": ["a"], "10_tk 1girl, solo": ["b"]}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_killed_at_any_moment_there_is_the_old_tree_or_the_new_one(project: Path) -> None:
+    for number in range(60):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(project / f"work/n{number}.png")
+        (project / f"work/n{number}.txt").write_text("tk, 1girl", encoding="utf-8")
+    build(project, "--repeats", "1")
+    for delay in (0.3, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8):
+        old = contents(project / "tree")
+        (project / "work/n7.txt").write_text(f"tk, {delay}", encoding="utf-8")
+        process = subprocess.Popen([sys.executable, "-m", "prep", "build", str(project), "--repeats", "1"], stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        found = contents(project / "tree")  # as another trainer sees it, without our help
+        build(project, "--repeats", "1")
+        assert found in (old, contents(project / "tree"))
+    assert not list(project.glob(".tree.*")) and not list(project.glob("tree-edited*"))

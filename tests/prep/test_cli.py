@@ -46,7 +46,7 @@ def test_an_unknown_command_is_asked_back(typed: str, meant: str) -> None:
     assert (f"Did you mean '{meant}'?" in result.output) == bool(meant)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("demo", "new", "regularize")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("demo", "new", "regularize", "stock")])
 def test_a_folder_that_is_not_there_is_one_sentence_for_every_command(name: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [name, *FIRST.get(name, []), str(tmp_path / "nowhere")])
     assert result.exit_code == 1 and result.output.count("\n") == 1

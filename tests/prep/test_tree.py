@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prep.options import UserError
-from prep.tree import Folder, PlannedPicture, TreePlan, folder_name, parse_folder_name, publish, read_tree, regularization_use, same_name, validate
+from prep.publish import PlannedPicture, TreePlan, publish
+from prep.swap import exchange
+from prep.tree import Folder, folder_name, parse_folder_name, read_tree, regularization_use, same_name, validate
 
 KEY = "tk"
 
@@ -174,7 +178,7 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     publish(tmp_path / "one", plan("a", "b"))
     assert contents(tmp_path / "one") == first
     assert json.loads(first["manifest.json"])["keyword"] == "tk"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["one", "two"] and not list(tmp_path.glob(".one.*"))
 
 
 def test_unchanged_pictures_are_not_made_again(tmp_path: Path) -> None:
@@ -200,10 +204,12 @@ def test_a_publish_that_dies_leaves_the_old_tree(tmp_path: Path) -> None:
     assert [path.name for path in read_tree(root)[0].pictures] == ["c.png"]
 
 
-@pytest.mark.parametrize("renames", [1, 2])
-def test_killed_between_the_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
+@pytest.mark.parametrize(("swaps", "renames", "found"), [(True, 1, "b.png"), (False, 1, "a.png"), (False, 2, "b.png")])
+def test_killed_between_the_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool, renames: int, found: str) -> None:
     root = tmp_path / "tree"
     publish(root, plan("a"))
+    if swaps and not can_exchange(tmp_path):
+        pytest.skip("this file system cannot exchange two folders")
     done, rename = [], Path.rename
 
     def stop_at(self: Path, target: Path) -> Path:
@@ -214,8 +220,73 @@ def test_killed_between_the_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "rename", stop_at)
+        if not swaps:
+            patch.setattr("prep.publish.exchange", lambda one, two: False)
         publish(root, plan("b"))
-    assert [path.name for path in read_tree(root)[0].pictures] == [{1: "a.png", 2: "b.png"}[renames]]
+    if swaps:
+        assert (root / "img/1_tk" / found).exists(), "after an exchange the tree is there without any help"
+    assert [path.name for path in read_tree(root)[0].pictures] == [found]
+    publish(root, plan("c"))
+    assert [path.name for path in read_tree(root)[0].pictures] == ["c.png"] and not list(tmp_path.glob(".tree.*"))
+
+
+def can_exchange(folder: Path) -> bool:
+    one, two = folder / "one", folder / "two"
+    (one / "first").mkdir(parents=True)
+    two.mkdir()
+    return exchange(one, two) and (two / "first").is_dir() and not list(one.iterdir())
+
+
+def test_a_hand_edit_survives_a_kill_right_after_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not can_exchange(tmp_path):
+        pytest.skip("this file system cannot exchange two folders")
+    root = tmp_path / "tree"
+    publish(root, plan("a"))
+    (root / "img/1_tk/a.txt").write_text("tk, my own words")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(KeyboardInterrupt))
+        publish(root, plan("b"))
+    kept = publish(root, plan("c"))
+    assert kept and (kept / "img/1_tk/a.txt").read_text() == "tk, my own words"
+
+
+def new_file(path: Path) -> None:
+    path.with_name("later.txt").write_text("tk, my own words")
+
+
+def in_place(path: Path) -> None:
+    path.write_text("tk, my own words")
+
+
+def same_size(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(text.replace("1girl", "1boyy"))
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_text(path.read_text().replace("1girl", "2girl"))
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    other.replace(path)
+
+
+@pytest.mark.parametrize("edit", [in_place, same_size, replaced, new_file])
+def test_every_kind_of_edit_by_hand_is_seen(tmp_path: Path, edit: Callable[[Path], None]) -> None:
+    root = tmp_path / "tree"
+    for stem in ("a", "b"):
+        publish(root, plan("a", stem * 2))
+        edit(root / "img/1_tk/a.txt")
+        before = contents(root)
+        kept = publish(root, plan("a"))
+        assert kept and contents(kept) == before
+    assert len(list(tmp_path.glob("tree-edited-*"))) == 2
+
+
+def test_a_copied_project_knows_its_edits(tmp_path: Path) -> None:
+    publish(tmp_path / "one" / "tree", plan("a"))
+    (tmp_path / "one/tree/img/1_tk/a.txt").write_text("tk, my own words")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert publish(tmp_path / "two" / "tree", plan("a"))
 
 
 def test_edits_by_hand_are_kept(tmp_path: Path) -> None:
