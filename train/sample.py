@@ -19,6 +19,8 @@ from train.families.sd import Conditioning, Model
 
 # What a scheduler config of a latent model means where it is silent: diffusers' own defaults are those of pixel models.
 SCHEDULER_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False}
+# Sampler -> diffusers' scheduler. Only such as draw no new noise on the way: a batch then equals single pictures.
+SAMPLERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler"}
 # The sheet, in pixels: pictures smaller than this are enlarged by a whole factor, so that a person can see them.
 CELL, MARGIN, FONT_SIZE, LABEL_WIDTH = 160, 8, 15, 200
 PAPER, INK = (255, 255, 255), (30, 30, 30)
@@ -26,7 +28,7 @@ PAPER, INK = (255, 255, 255), (30, 30, 30)
 
 @dataclass(frozen=True)
 class Generator:
-    """Draws pictures with DDIM (arxiv.org/abs/2010.02502, eta 0) and classifier-free guidance, as StableDiffusionPipeline does."""
+    """Draws pictures with classifier-free guidance, as StableDiffusionPipeline does, by default with DDIM (arxiv.org/abs/2010.02502, eta 0)."""
 
     model: Model
     clip_skip: int = 1
@@ -41,6 +43,7 @@ class Generator:
         negative_prompt: str = "",
         size: int | tuple[int, int] | None = None,
         batch_size: int = 8,
+        sampler: str = "ddim",
     ) -> Iterator[Image.Image]:
         """Yield one RGB picture per prompt; each starts from its own seed, so that how they are batched does not matter.
 
@@ -57,7 +60,7 @@ class Generator:
                 conditioning = self._conditioning(batch, length, (width, height))
                 if guidance_scale > 1:
                     conditioning = self._conditioning([negative_prompt] * len(batch), length, (width, height)) + conditioning
-                latents = self._denoise(latents, conditioning, steps, guidance_scale)
+                latents = self._denoise(latents, conditioning, self._scheduler(sampler, steps), guidance_scale)
                 yield from to_images(self.model.decode_latents(latents))
 
     def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -78,21 +81,26 @@ class Generator:
         sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(prompts), 6)  # a whole picture of that size
         return self.model.conditioning(self.model.tokenize(prompts, length), self.clip_skip, sizes)
 
-    def _denoise(self, latents: Tensor, conditioning: Conditioning, steps: int, guidance_scale: float) -> Tensor:
-        """Take noise (B, 4, h, w) to latents; `conditioning` is of 2B samples, the unconditional first, or of B without guidance."""
-        from diffusers import DDIMScheduler
+    def _scheduler(self, sampler: str, steps: int) -> Any:
+        """Make the scheduler of a sampler for so many steps."""
+        import diffusers
 
-        noise_scheduler: Any = DDIMScheduler.from_config({**SCHEDULER_DEFAULTS, **self.model.scheduler_config})
-        noise_scheduler.set_timesteps(steps)
+        scheduler: Any = getattr(diffusers, SAMPLERS[sampler]).from_config({**SCHEDULER_DEFAULTS, **self.model.scheduler_config})
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    def _denoise(self, latents: Tensor, conditioning: Conditioning, noise_scheduler: Any, guidance_scale: float) -> Tensor:
+        """Take noise (B, 4, h, w) to latents; `conditioning` is of 2B samples, the unconditional first, or of B without guidance."""
         copies = len(conditioning) // len(latents)
+        latents = latents * noise_scheduler.init_noise_sigma
         for timestep in noise_scheduler.timesteps:
             # The model may be in half precision; the latents stay in float32, where 25 small steps lose nothing.
-            noisy = torch.cat([latents] * copies).to(self.model.unet.dtype)
+            noisy = noise_scheduler.scale_model_input(torch.cat([latents] * copies), timestep).to(self.model.unet.dtype)
             prediction = self.model.denoise(noisy, timestep.expand(len(noisy)).to(noisy.device), conditioning).float()
             if copies == 2:
                 unconditional, conditional = prediction.chunk(2)
                 prediction = unconditional + guidance_scale * (conditional - unconditional)
-            latents = noise_scheduler.step(prediction, timestep, latents, eta=0.0).prev_sample
+            latents = noise_scheduler.step(prediction, timestep, latents).prev_sample
         return latents
 
 
