@@ -55,14 +55,15 @@ def judge(lora: Path, keyword: str, base: str = "pocket") -> Verdict:
 
 def draw(lora: Path | None, texts: Sequence[str], seeds: Sequence[int], base: str = "pocket") -> list[Image.Image]:
     """Draw with the base model, with or without a LoRA on it."""
-    from train.adapters.lora import LoRANetwork
+    from train.adapters.build import all_targets
+    from train.adapters.network import Network
     from train.export import read_lora
     from train.families import load_model
     from train.sample import Generator
 
     model = load_model(base)
     if lora is not None:
-        LoRANetwork.from_state(model.targets(), read_lora(lora)[0])
+        Network.from_state(all_targets(model), read_lora(lora)[0])
     return list(Generator(model).draw(list(texts), list(seeds), batch_size=16))
 
 

@@ -16,10 +16,15 @@ COMMANDS = {
     "run": "train.cli:run_command",
     "control": "train.control:control_command",
     "info": "train.tools.info:info",
+    "check": "train.tools.check:check",
+    "merge": "train.tools.merge:merge",
+    "resize": "train.tools.resize:resize",
+    "extract": "train.tools.extract:extract",
+    "convert": "train.tools.convert:convert",
 }
 
 
-PATHS = ("base", "vae", "sample_prompts")  # settings that are a path or something else
+PATHS = ("base", "vae", "sample_prompts", "network_weights")  # settings that are a path or something else
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)

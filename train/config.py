@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prep.options import UserError, build, option, settings_of, unknown_keys
+from prep.options import UserError, build, load_object, option, settings_of, unknown_keys
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,54 @@ class DataConfig:
 class NetworkConfig:
     """The adapter: its size and where it sits."""
 
+    network_algo: str = option("lora", help="Which adapter to train; readers beside diffusers take all.", choices="train.adapters:ADAPTERS")
+    network_args: str = option("", help='More of its settings, by spaces, such as "factor=8 dora_wd=true" of lokr.')
     network_dim: int = option(16, help="Rank of the LoRA matrices.", min=1)
     network_alpha: float = option(8.0, help="The LoRA's output is scaled by alpha / dim.", min=1e-3)
+    conv_dim: int = option(0, help="Rank on the 3x3 convolutions, which also adds the residual blocks' other layers; 0 leaves them out.", min=0)
+    conv_alpha: float | None = option(None, help="Alpha on the 3x3 convolutions; empty takes network_alpha.", min=1e-3)
+    rs_lora: bool = option(False, help="Scale by alpha / sqrt(dim), so that a higher rank learns no slower.")
     train_unet: bool = option(True, help="Train the UNet's part.")
     train_text_encoder: bool = option(True, help="Train the text encoder's part.")
+    network_dropout: float = option(0.0, help="Share of the values between down and up that are left out in a step.", min=0, max=0.99)
+    rank_dropout: float = option(0.0, help="Share of the ranks that are left out in a step.", min=0, max=0.99)
+    module_dropout: float = option(0.0, help="Share of the layers that are left out in a step.", min=0, max=0.99)
+    block_dims: str = option("", help="Rank of each UNet block, 25 numbers (SDXL: 23); 0 leaves a block out.")
+    block_alphas: str = option("", help="Alpha of each UNet block, as many numbers.")
+    conv_block_dims: str = option("", help="Rank on the 3x3 convolutions of each UNet block.")
+    conv_block_alphas: str = option("", help="Alpha on the 3x3 convolutions of each UNet block.")
+    down_lr_weight: str = option("", help="Factor of unet_lr in each down block, 12 numbers (SDXL: 9) or a course such as cosine+.25.")
+    mid_lr_weight: str = option("", help="Factor of unet_lr in the middle, 1 number (SDXL: 3).")
+    up_lr_weight: str = option("", help="Factor of unet_lr in each up block, 12 numbers (SDXL: 9) or a course.")
+    block_lr_zero_threshold: float = option(0.0, help="Blocks whose factor is not over this are left out.", min=0)
+    network_reg_dims: str = option("", help='Rank by pattern of layer names, first match wins, such as "attn2=32 ff_net=8 te2=0"; 0 leaves out.')
+    network_reg_lrs: str = option("", help='Learning rate by pattern of layer names, such as "lora_te2=1e-5 attn2_to_k=2e-4"; 0 leaves out.')
+    loraplus_lr_ratio: float = option(1.0, help="LoRA+: the up half's rate over the down half's; 16 is usual, 1 is off.", min=1)
+    loraplus_unet_lr_ratio: float | None = option(None, help="The same for the UNet's part alone.", min=1)
+    loraplus_text_encoder_lr_ratio: float | None = option(None, help="The same for the text encoder's part alone.", min=1)
+    scale_weight_norms: float = option(0.0, help="Scale a layer's update down to this norm after each step; 1 is usual, 0 is off.", min=0)
+    network_weights: str = option("", help="A LoRA file to go on from.")
+    dim_from_weights: bool = option(False, help="Take layers, ranks and alphas from network_weights too.")
+    base_weights: str = option("", help="LoRA files, by |, that are merged into the base before training.")
+    base_weights_multiplier: str = option("", help="How strongly each of base_weights is merged, numbers by commas; empty is 1.")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer, its rates and their course over the run."""
 
-    optimizer: str = option("adamw", help="Which optimizer to use.", choices="train.optimizers:OPTIMIZERS")
+    optimizer: str = option(
+        "adamw",
+        help="adamw, adamw8bit, pagedadamw8bit, lion, lion8bit, adafactor, prodigy, dadaptadam, dadaptlion, adamwschedulefree, "
+        "radamschedulefree, sgdnesterov, or pytorch_optimizer:CLASS for one of that package.",
+    )
+    optimizer_args: str = option("", help='More of its arguments, by spaces, such as "weight_decay=0.1 betas=0.9,0.99".')
     learning_rate: float = option(1e-4, "--lr", help="Learning rate of every part that has none of its own.", min=0)
     unet_lr: float | None = option(None, help="Learning rate of the UNet's part.", min=0)
     text_encoder_lr: float | None = option(None, help="Learning rate of the text encoder's part.", min=0)
+    scale_lr: bool = option(False, help="The linear rule: multiply the rates by the samples of a step (batches, gathered, on all processes).")
     lr_scheduler: str = option("cosine", help="Course of the learning rate.", choices="train.schedules:SCHEDULES")
-    lr_warmup_ratio: float = option(0.05, help="Share of the steps over which the rate rises from 0; constant has none.", min=0, max=1)
+    lr_warmup_ratio: float = option(0.05, help="Share of the optimizer steps over which the rate rises; constant has none.", min=0, max=1)
     lr_scheduler_num_cycles: int = option(1, help="Falls from full rate to 0 under cosine_with_restarts.", min=1)
     lr_scheduler_power: float = option(1.0, help="Exponent of the polynomial course.", min=0)
     max_grad_norm: float = option(1.0, help="Longer gradients are scaled down to this length; 0 leaves them.", min=0)
@@ -77,9 +109,24 @@ class ObjectiveConfig:
     """What the prediction is measured by."""
 
     loss_type: str = option("l2", help="How an error is measured.", choices="train.loss:LOSSES")
+    huber_schedule: str = option("snr", help="What huber_c depends on under huber and smooth_l1.", choices="train.loss:HUBER_SCHEDULES")
+    huber_c: float = option(0.1, help="Where huber and smooth_l1 turn linear on the noisiest latents.", min=1e-4, max=1)
     min_snr_gamma: float = option(0.0, help="Cap on the weight of nearly clean timesteps, 5 is usual; 0 is off.", min=0)
+    debiased_estimation_loss: bool = option(False, help="Weigh timesteps so that noisy ones, which make the layout, count more.")
     normalize_masked_area_loss: bool = option(False, help="Let a masked picture count as much as a whole one.")
     noise_offset: float = option(0.0, help="Noise that shifts a whole channel, for darker and brighter pictures; 0 is off.", min=0)
+    noise_offset_random_strength: bool = option(False, help="Draw each sample's offset between 0 and noise_offset.")
+    adaptive_noise_scale: float = option(0.0, help="Add this much of a channel's own mean to noise_offset; may be negative.")
+    multires_noise_iterations: int = option(0, help="Levels of pyramid noise, 6 to 10 are usual; 0 is off.", min=0, max=16)
+    multires_noise_discount: float = option(0.3, help="How much weaker each level of pyramid noise is than the last.", min=0, max=1)
+    ip_noise_gamma: float = option(0.0, help="Input perturbation: more noise than the model is told of, 0.1 is usual; 0 is off.", min=0)
+    ip_noise_gamma_random_strength: bool = option(False, help="Draw each sample's perturbation between 0 and ip_noise_gamma.")
+    zero_terminal_snr: bool | None = option(None, help="Train the last timestep on pure noise; not set = what the base says of itself.")
+    min_timestep: int = option(0, help="Lowest timestep that is trained, 0 is clean.", min=0, max=999)
+    max_timestep: int | None = option(None, help="Train timesteps below this one only; empty trains all.", min=1, max=1000)
+    timestep_density: str = option("uniform", help="How often each timestep is trained.", choices="train.timesteps:DENSITIES")
+    timestep_density_mean: float = option(0.0, help="Where logit_normal has its middle: under 0 cleaner, over 0 noisier.")
+    timestep_density_scale: float = option(1.0, help="Width of logit_normal, weight of heavy_tail (-1 to 1.75), exponent of power.", min=-1)
 
 
 @dataclass(frozen=True)
@@ -89,6 +136,7 @@ class OutputConfig:
     output_dir: Path = option(Path("lora"), "-o", help="Folder for the LoRA, its state, log and sample pictures.")
     output_name: str = option("", "-n", help="Name of the LoRA; empty takes [project] name.")
     save_precision: str = option("fp16", help="Precision of the saved weights.", choices=("fp16", "bf16", "fp32"))
+    save_format: str = option("kohya", "--format", help="Layout of the saved file; kohya is what all tools read.", choices=("kohya", "diffusers"))
     mixed_precision: str = option("auto", help="Precision of the computation.", choices=("auto", "no", "fp16", "bf16"))
     seed: int = option(42, help="Seed of all randomness.", min=0)
     save_state_every_n_steps: int = option(50, help="Steps between saved states, from which a stopped run goes on; 0 saves none.", min=0)
@@ -151,6 +199,11 @@ class TrainConfig:
         return dataclasses.replace(
             self,
             model=dataclasses.replace(self.model, base=found(self.model.base), vae=found(self.model.vae)),
+            network=dataclasses.replace(
+                self.network,
+                network_weights=found(self.network.network_weights),
+                base_weights="|".join(found(path.strip()) for path in self.network.base_weights.split("|")),
+            ),
             data=dataclasses.replace(self.data, tree=root / self.data.tree),
             output=dataclasses.replace(self.output, output_dir=root / self.output.output_dir, sample_prompts=found(self.output.sample_prompts)),
         )
@@ -182,7 +235,10 @@ FREE = frozenset(
         "class",
         "output_dir",
         "output_name",
+        "network_weights",  # its content is part of the fingerprint, and that of the others changes the base's
+        "base_weights",
         "save_precision",
+        "save_format",
         "save_state_every_n_steps",
         "save_every_n_epochs",
         "save_every_n_steps",
@@ -221,6 +277,8 @@ def _filled(config: TrainConfig) -> TrainConfig:
 
 def _conflicts(config: TrainConfig) -> list[str]:
     """Say which settings cannot stand together."""
+    conflicts_of_training = load_object("train.conflicts:conflicts_of_training")  # by string, as the tables: the parts of a run import this file
+    conflicts_of_network = load_object("train.adapters.settings:conflicts_of_network")
     data, network, name = config.data, config.network, config.output.output_name
     checks = [
         (not (network.train_unet or network.train_text_encoder), "train_unet and train_text_encoder are both false; switch one on"),
@@ -228,4 +286,4 @@ def _conflicts(config: TrainConfig) -> list[str]:
         (bool(data.bucket_reso_steps % 8), "bucket_reso_steps must be a multiple of 8, the pixels of one latent; use 64"),
         (Path(name).name != name, f"output_name {name!r} is not a plain file name; leave out folders"),
     ]
-    return [sentence for wrong, sentence in checks if wrong]
+    return [sentence for wrong, sentence in (*checks, *conflicts_of_network(config.network), *conflicts_of_training(config)) if wrong]

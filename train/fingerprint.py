@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.captions import read_caption
@@ -21,7 +22,9 @@ MARK = "atelier_run"  # the key in a LoRA file's metadata
 def fingerprint_of(config: TrainConfig, folders: Iterable[Folder], modules: Iterable[nn.Module]) -> dict[str, Any]:
     """Say what a run depends on: settings, the tree's content, the base's weights; paths are left out, so a project may move."""
     settings = {key: value for key, value in config.flat().items() if key not in FREE}
-    return {**settings, "the tree": tree_digest(folders), "the base model": weights_digest(modules)}
+    start = Path(config.network.network_weights).expanduser()
+    digest = hashlib.sha256(start.read_bytes()).hexdigest()[:12] if start.is_file() else ""
+    return {**settings, "the LoRA it starts from": digest, "the tree": tree_digest(folders), "the base model": weights_digest(modules)}
 
 
 def run_mark(output: OutputConfig, fingerprint: Mapping[str, Any], steps: int, loss: float) -> str:

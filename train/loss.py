@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-HUBER_C = 0.1  # where the Huber loss turns from quadratic to linear at the noisiest timesteps, as in sd-scripts
+    from train.config import ObjectiveConfig
+
+# Debiasing treats cleaner latents as if this were their SNR, as in sd-scripts; Stable Diffusion's own goes up to 1175.
+MAX_DEBIASED_SNR = 1000.0
 
 
 def l2(prediction: Tensor, target: Tensor, c: Tensor) -> Tensor:
@@ -20,23 +24,41 @@ def l1(prediction: Tensor, target: Tensor, c: Tensor) -> Tensor:
 
 
 def huber(prediction: Tensor, target: Tensor, c: Tensor) -> Tensor:
-    """Pseudo-Huber: quadratic near 0 and linear far out, so that outliers pull less."""
+    """Pseudo-Huber: quadratic near 0 and linear far out, so that outliers pull less; as steep as l2 near 0 (https://arxiv.org/abs/2403.16728)."""
     return 2 * c * (((prediction - target) ** 2 + c**2).sqrt() - c)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"l2": l2, "l1": l1, "huber": huber}
+def smooth_l1(prediction: Tensor, target: Tensor, c: Tensor) -> Tensor:
+    """The same without the factor c: twice as steep as l1 far out, whatever c."""
+    return 2 * (((prediction - target) ** 2 + c**2).sqrt() - c)
 
 
-def elementwise_loss(loss_type: str, prediction: Tensor, target: Tensor, snr: Tensor) -> Tensor:
-    """Return the loss of every element, shaped as `prediction`; `snr` is (B,) in float64."""
-    c = huber_threshold(snr).to(prediction.dtype).to(prediction.device).view(-1, *[1] * (prediction.ndim - 1))
-    return LOSSES[loss_type](prediction, target, c)
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"l2": l2, "l1": l1, "huber": huber, "smooth_l1": smooth_l1}
 
 
-def huber_threshold(snr: Tensor) -> Tensor:
-    """Huber's c at an SNR: near 1 on clean latents, HUBER_C on pure noise (https://arxiv.org/abs/2403.16728, "snr" schedule)."""
+def constant(c: float, snr: Tensor, share: Tensor) -> Tensor:
+    return snr.new_full(snr.shape, c)
+
+
+def exponential(c: float, snr: Tensor, share: Tensor) -> Tensor:
+    """Fall from 1 at the clean end to c at the noisy one, evenly in its logarithm (https://arxiv.org/abs/2403.16728)."""
+    return (share.to(snr) * math.log(c)).exp()
+
+
+def by_snr(c: float, snr: Tensor, share: Tensor) -> Tensor:
+    """Near 1 on clean latents, c on pure noise, by the noise's share in what the model sees (the same paper)."""
     sigma = snr**-0.5
-    return (1 - HUBER_C) / (1 + sigma) ** 2 + HUBER_C
+    return (1 - c) / (1 + sigma) ** 2 + c
+
+
+# huber_schedule -> (huber_c, SNR, timestep / timesteps in all) -> where the loss turns from quadratic to linear
+HUBER_SCHEDULES: dict[str, Callable[[float, Tensor, Tensor], Tensor]] = {"snr": by_snr, "exponential": exponential, "constant": constant}
+
+
+def elementwise_loss(config: ObjectiveConfig, prediction: Tensor, target: Tensor, snr: Tensor, share: Tensor) -> Tensor:
+    """Return the loss of every element, shaped as `prediction`; `snr` and `share`, the timestep over all timesteps, are (B,) on the CPU."""
+    c = HUBER_SCHEDULES[config.huber_schedule](config.huber_c, snr, share)
+    return LOSSES[config.loss_type](prediction, target, c.to(prediction.dtype).to(prediction.device).view(-1, *[1] * (prediction.ndim - 1)))
 
 
 def masked_mean(loss: Tensor, mask: Tensor | None, normalize: bool = False) -> Tensor:
@@ -51,9 +73,26 @@ def masked_mean(loss: Tensor, mask: Tensor | None, normalize: bool = False) -> T
     return mean / mask.mean(dim=(1, 2, 3)).clamp(min=1e-3) if normalize else mean
 
 
-def min_snr_weight(snr: Tensor, gamma: float, shift: int = 0) -> Tensor:
+def timestep_weight(config: ObjectiveConfig, snr: Tensor, shift: int, power: float) -> Tensor:
+    """Return what a sample's timestep counts, shaped as `snr`; 1 unless the settings say otherwise.
+
+    `shift` and `power` say what a weight on clean latents becomes on what the model predicts (see train.noise's Prediction).
+    """
+    if config.min_snr_gamma:
+        return min_snr_weight(snr, config.min_snr_gamma, shift)
+    if config.debiased_estimation_loss:
+        return debiased_weight(snr, shift, power)
+    return snr.new_ones(snr.shape)
+
+
+def min_snr_weight(snr: Tensor, gamma: float, shift: int) -> Tensor:
     """Weigh timesteps by min(SNR, gamma) / (SNR + shift), shaped as `snr` (https://arxiv.org/abs/2303.09556).
 
-    `shift` is 0 where noise is predicted and 1 where velocity is; a gamma of 0 switches the weights off.
+    `shift` is 0 where noise is predicted and 1 where velocity is.
     """
-    return snr.clamp(max=gamma) / (snr + shift) if gamma else snr.new_ones(snr.shape)
+    return snr.clamp(max=gamma) / (snr + shift)
+
+
+def debiased_weight(snr: Tensor, shift: int, power: float) -> Tensor:
+    """Weigh timesteps by 1 / (SNR + shift) ** power: 1 / sqrt(SNR) for noise (https://arxiv.org/abs/2310.08442), 1 / (SNR + 1) for velocity."""
+    return (snr.clamp(max=MAX_DEBIASED_SNR) + shift) ** -power

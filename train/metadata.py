@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -9,9 +10,58 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.tree import MANIFEST
+from train.adapters import ADAPTERS
+from train.adapters.settings import algo_arguments
+from train.config import NetworkConfig, TrainConfig
+from train.optimizers import learning_rates, samples_per_step
+
 if TYPE_CHECKING:
-    from train.config import TrainConfig
     from train.families.sd import Model
+
+# Key, the setting it comes from, and what it is where there is no such setting; None is also written for a setting that is off.
+SETTINGS: tuple[tuple[str, str, Any], ...] = (
+    ("ss_shuffle_caption", "shuffle_caption", False),
+    ("ss_keep_tokens", "keep_tokens", 0),
+    ("ss_caption_dropout_rate", "caption_dropout_rate", 0.0),
+    ("ss_caption_dropout_every_n_epochs", "caption_dropout_every_n_epochs", 0),
+    ("ss_caption_tag_dropout_rate", "caption_tag_dropout_rate", 0.0),
+    ("ss_flip_aug", "flip_aug", False),
+    ("ss_color_aug", "color_aug", False),
+    ("ss_random_crop", "random_crop", False),
+    ("ss_face_crop_aug_range", "face_crop_aug_range", None),
+    ("ss_cache_latents", "cache_latents", True),
+    ("ss_prior_loss_weight", "prior_loss_weight", 1.0),
+    ("ss_learning_rate", "learning_rate", 0.0),
+    ("ss_lr_scheduler", "lr_scheduler", ""),
+    ("ss_max_grad_norm", "max_grad_norm", 1.0),
+    ("ss_gradient_accumulation_steps", "gradient_accumulation_steps", 1),
+    ("ss_gradient_checkpointing", "gradient_checkpointing", False),
+    ("ss_min_snr_gamma", "min_snr_gamma", None),
+    ("ss_noise_offset", "noise_offset", None),
+    ("ss_noise_offset_random_strength", "noise_offset_random_strength", False),
+    ("ss_multires_noise_iterations", "multires_noise_iterations", None),
+    ("ss_multires_noise_discount", "multires_noise_discount", 0.3),
+    ("ss_adaptive_noise_scale", "adaptive_noise_scale", None),
+    ("ss_ip_noise_gamma", "ip_noise_gamma", None),
+    ("ss_ip_noise_gamma_random_strength", "ip_noise_gamma_random_strength", False),
+    ("ss_loss_type", "loss_type", "l2"),
+    ("ss_huber_schedule", "huber_schedule", "snr"),
+    ("ss_huber_c", "huber_c", 0.1),
+    ("ss_debiased_estimation", "debiased_estimation_loss", False),
+    ("ss_full_fp16", "full_fp16", False),
+    ("ss_lowram", "lowram", False),
+    ("ss_training_comment", "training_comment", None),
+)
+# What sd-scripts writes as ss_network_args, where it is not the default.
+NETWORK_ARGS = (
+    "conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas",
+    "down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold", "network_reg_dims", "network_reg_lrs", "loraplus_lr_ratio",
+    "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio", "rs_lora",
+)  # fmt: skip
+LYCORIS_NAMES = {"dora": "lora"}
+# Settings that are paths: a file that is shared need not say how its maker's folders are called.
+PATHS = ("base", "vae", "tree", "output_dir", "sample_prompts", "network_weights", "base_weights")
 
 Facts = Mapping[str, Any]  # key -> value in its own type; None is written as the word None, as readers expect
 
@@ -20,16 +70,19 @@ def build_metadata(config: TrainConfig, model: Model, summary: Facts, progress: 
     """Gather a file's metadata, all values as text; the hashes are added when it is saved.
 
     `summary` is TrainingSet.summary(); `progress` holds steps, epochs and max_train_steps and, where known, started_at and
-    finished_at (seconds since 1970, default now) and mixed_precision (what "auto" became).
+    finished_at (seconds since 1970, default now), mixed_precision (what "auto" became), and the dims and alphas of the layers.
     """
     now = time.time()
     progress = {"started_at": now, "finished_at": now, "mixed_precision": config.output.mixed_precision, **progress}
     facts = {
         **_model_facts(config, model),
+        **_network_facts(config, progress),
         **_data_facts(config, summary),
-        **_training_facts(config),
+        **_settings_facts(config),
+        **_rate_facts(config),
         **_progress_facts(config, progress),
         **_modelspec(config, model, summary, progress),
+        **_origin(config),
     }
     return {key: _text(value) for key, value in sorted(facts.items())}
 
@@ -39,7 +92,6 @@ def _text(value: Any) -> str:
 
 
 def _model_facts(config: TrainConfig, model: Model) -> Facts:
-    network = config.network
     v_prediction = model.prediction_type == "v_prediction"
     return {
         # The web UI picks the family by these two alone; without them an SDXL user would not even see the file.
@@ -47,15 +99,9 @@ def _model_facts(config: TrainConfig, model: Model) -> Facts:
         "ss_v2": model.family.base_version.startswith("sd_v2"),
         "ss_sd_model_name": Path(config.model.base).name,  # a hub id ends in a name too
         "ss_output_name": config.output.output_name,
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": network.network_dim,
-        "ss_network_alpha": network.network_alpha,
-        "ss_network_args": {},
-        "ss_network_dropout": None,
-        "ss_scale_weight_norms": None,
         "ss_clip_skip": config.model.clip_skip if config.model.clip_skip > 1 else None,
         "ss_max_token_length": config.model.max_token_length if config.model.max_token_length > 75 else None,
-        "ss_zero_terminal_snr": False,
+        "ss_zero_terminal_snr": bool(model.scheduler_config.get("rescale_betas_zero_snr", False)),
     }
 
 
@@ -78,47 +124,59 @@ def _data_facts(config: TrainConfig, summary: Facts) -> Facts:
         "ss_dataset_dirs": summary["dataset_dirs"],
         "ss_reg_dataset_dirs": summary["reg_dataset_dirs"],
         "ss_tag_frequency": summary["tag_frequency"],
-        "ss_shuffle_caption": data.shuffle_caption,
-        "ss_keep_tokens": data.keep_tokens,
-        "ss_caption_dropout_rate": data.caption_dropout_rate,
-        "ss_caption_dropout_every_n_epochs": 0,
-        "ss_caption_tag_dropout_rate": 0.0,
-        "ss_flip_aug": data.flip_aug,
-        "ss_color_aug": False,
-        "ss_random_crop": False,
-        "ss_face_crop_aug_range": None,
-        "ss_cache_latents": True,
-        "ss_prior_loss_weight": data.prior_loss_weight,
     }
 
 
-def _training_facts(config: TrainConfig) -> Facts:
-    optimizer, objective, network = config.optimizer, config.objective, config.network
-    rates = {
-        "unet": (network.train_unet, optimizer.unet_lr),
-        "text_encoder": (network.train_text_encoder, optimizer.text_encoder_lr),
-    }
+def _network_facts(config: TrainConfig, progress: Facts) -> Facts:
+    """Say what the adapter is; readers that resize or merge take "Dynamic" for ranks or alphas that differ by layer."""
+    network = config.network
+    row = ADAPTERS[network.network_algo]
+    found: dict[str, Any] = {"dims": network.network_dim, "alphas": network.network_alpha}
+    for name in found:
+        if several := progress.get(name):
+            found[name] = next(iter(several)) if len(several) == 1 else "Dynamic"
+    given = {key: getattr(network, key) for key in NETWORK_ARGS}
+    plain = NetworkConfig()
+    arguments: dict[str, Any] = {key: str(value) for key, value in given.items() if value != getattr(plain, key)}
+    if network.network_algo != "lora":
+        arguments = {"algo": LYCORIS_NAMES.get(network.network_algo, network.network_algo), **arguments, **algo_arguments(network)}
+    if network.network_algo == "dora":
+        arguments["dora_wd"] = True
     return {
-        "ss_optimizer": optimizer.optimizer,
-        "ss_learning_rate": optimizer.learning_rate,
-        **{f"ss_{part}_lr": (optimizer.learning_rate if rate is None else rate) if trained else None for part, (trained, rate) in rates.items()},
-        "ss_lr_scheduler": optimizer.lr_scheduler,
-        "ss_max_grad_norm": optimizer.max_grad_norm,
-        "ss_gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-        "ss_gradient_checkpointing": False,
-        "ss_min_snr_gamma": objective.min_snr_gamma or None,
-        "ss_noise_offset": objective.noise_offset or None,
-        "ss_multires_noise_iterations": None,
-        "ss_multires_noise_discount": 0.3,
-        "ss_adaptive_noise_scale": None,
-        "ss_ip_noise_gamma": None,
-        "ss_loss_type": objective.loss_type,
-        "ss_huber_schedule": "snr",
-        "ss_huber_c": 0.1,
-        "ss_debiased_estimation": False,
-        "ss_full_fp16": False,
-        "ss_lowram": False,
-        "ss_training_comment": None,
+        "ss_network_module": row.module,
+        "ss_network_dim": found["dims"],
+        "ss_network_alpha": found["alphas"],
+        "ss_network_args": arguments,
+        "ss_network_dropout": network.network_dropout or None,
+        "ss_scale_weight_norms": network.scale_weight_norms or None,
+    }
+
+
+def _settings_facts(config: TrainConfig) -> Facts:
+    flat = config.flat()
+
+    def fact(setting: str, otherwise: Any) -> Any:
+        value = flat.get(setting, otherwise)
+        return otherwise if not value and otherwise in (None, False) else value
+
+    return {key: fact(setting, otherwise) for key, setting, otherwise in SETTINGS}
+
+
+def _rate_facts(config: TrainConfig) -> Facts:
+    optimizer, network = config.optimizer, config.network
+    trained = {"unet": network.train_unet, "text_encoder": network.train_text_encoder}
+    rates = learning_rates(optimizer, samples_per_step(config))
+    arguments = f"({','.join(optimizer.optimizer_args.split())})" if optimizer.optimizer_args else ""
+    return {"ss_optimizer": optimizer.optimizer + arguments, **{f"ss_{part}_lr": rates[part] if trained[part] else None for part in rates}}
+
+
+def _origin(config: TrainConfig) -> Facts:
+    """Hold the whole settings, paths cut to their names, and the hash of the tree's manifest, which says what each picture came from."""
+    settings = {key: Path(str(value)).name if key in PATHS and value else value for key, value in config.flat().items()}
+    manifest = config.data.tree / MANIFEST
+    return {
+        "atelier_settings": settings,
+        "atelier_tree_manifest": hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None,
     }
 
 

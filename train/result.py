@@ -16,6 +16,8 @@ from train.state import Job, TrainState
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from train.families.sd import Model
+
 # save_precision -> relative error of rounding to it, and half its smallest step near 0
 ROUNDING = {"fp16": (2**-11, 2**-25), "bf16": (2**-8, 2**-134), "fp32": (0.0, 0.0)}
 
@@ -31,25 +33,62 @@ class RunResult:
 
 
 def save_checked(path: Path, job: Job, state: TrainState) -> None:
-    """Write the LoRA with its metadata, read it back and compare."""
+    """Write the LoRA with its metadata, read it back, compare, and say in one line which readers take it."""
     from train.export import save_lora
     from train.metadata import build_metadata
 
     config = job.config
+    precision, layout = config.output.save_precision, config.output.save_format
+    with state.result():
+        weights = as_saved(state.network.state(), precision, layout)
     progress = {
         "steps": state.step,
         "epochs": state.epoch,
         "max_train_steps": job.steps,
         "started_at": state.started_at,
         "mixed_precision": job.runtime.precision,
+        **ranks_and_alphas(weights),
     }
-    with state.result():
-        weights = state.network.state()
-    precision = config.output.save_precision
     metadata = build_metadata(config, job.model, job.data.summary(), progress)
     metadata[MARK] = run_mark(config.output, job.fingerprint, state.step, state.mean_loss)
-    save_lora(path, weights, metadata, precision)
+    save_lora(path, weights, metadata, precision, layout)
     check_saved(path, weights, precision)
+    print(f"{path.name}: {told_by_readers(path, job.model, config.network.network_algo)}")
+
+
+def as_saved(weights: Mapping[str, Tensor], precision: str, layout: str = "kohya") -> dict[str, Tensor]:
+    """Return the weights as a file holds them before they are rounded: the same updates, in numbers that suit precision and readers."""
+    from train.balance import balanced, levelled
+
+    # DoRA in kohya's layout is not read by the one reader that wants one alpha; the layout diffusers has a place for all.
+    if layout == "kohya" and not any(key.endswith(".dora_scale") for key in weights):
+        weights = levelled(weights)
+    return dict(weights) if precision == "fp32" else balanced(weights)
+
+
+def ranks_and_alphas(weights: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """List the ranks and alphas that occur, for the metadata."""
+    downs = {key: tensor for key, tensor in weights.items() if key.endswith(".lora_down.weight")}
+    return {
+        "dims": sorted({tensor.shape[0] for tensor in downs.values()}),
+        "alphas": sorted({float(weights[key.replace("lora_down.weight", "alpha")]) for key in downs}),
+    }
+
+
+def told_by_readers(path: Path, model: Model, algo: str) -> str:
+    """Read a saved file as A1111, ComfyUI and diffusers do, and say in one line which take all of it."""
+    from train.adapters import ADAPTERS
+    from train.diffusers_layout import is_diffusers
+    from train.export import read_file
+    from train.readers import layers_of, read_back, sentence
+
+    tensors, metadata = read_file(path)
+    layers = len({key.partition(".")[0] for key in tensors})
+    if is_diffusers(tensors):
+        return f"{len({key.partition('.lora_')[0] for key in tensors})} layers in the layout of diffusers, which diffusers and PEFT read"
+    base = layers_of(model.family.name, model.unet, model.text_encoders)
+    readings = read_back({key: tensor.shape for key, tensor in tensors.items()}, metadata, base)
+    return sentence(readings, ADAPTERS[algo].readers, layers)
 
 
 def check_saved(path: Path, weights: Mapping[str, Tensor], precision: str) -> None:

@@ -16,8 +16,8 @@ from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run
 from train.log import StepLog, track
 from train.milestones import reach
-from train.noise import NoiseSchedule
-from train.optimizers import build_optimizer, learning_rates, set_rates
+from train.noise import NoiseSchedule, with_zero_terminal_snr
+from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
 from train.result import RunResult, draw_samples, save_checked
 from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals
 from train.state import Job, TrainState, read_state
@@ -32,13 +32,18 @@ SHOWN = 3  # findings of the tree check that are named in full
 
 def run(config: TrainConfig, restart: bool = False) -> RunResult:
     """Train one LoRA and return where it is; a run that was stopped goes on, unless `restart`."""
+    from train.adapters.build import merge_base_weights
     from train.families import load_model
 
     folders = checked_tree(config.data)
     with StopSignals() as signals:
         runtime = Runtime.choose(config.output.mixed_precision)
         print(f"computing on {runtime.description}")
+        optimizer_maker(config.optimizer)  # one that is not installed, or cannot do it, is said before a base model is loaded
         model = load_model(config.model.base, vae=config.model.vae, prediction_type=config.model.prediction_type)
+        model.scheduler_config = with_zero_terminal_snr(model.scheduler_config, config.objective.zero_terminal_snr)  # samples are drawn by it too
+        for line in merge_base_weights(config.network, model):
+            print(line)
         fingerprint = fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders))
         if restart:
             config.output.file("-state.pt").unlink(missing_ok=True)
@@ -89,14 +94,12 @@ def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
     """Attach a fresh LoRA, or the one of the saved state with its optimizer and generator."""
     import torch
 
-    from train.adapters.lora import LoRANetwork
+    from train.adapters.build import build_network
 
     config = job.config
-    parts = {"unet": config.network.train_unet, "text_encoder": config.network.train_text_encoder}
-    targets = [target for target in job.model.targets() if parts[target.part]]
     generator = torch.Generator().manual_seed(config.output.seed)  # the only source of chance besides the data's own
-    network = LoRANetwork(targets, config.network.network_dim, config.network.network_alpha, generator).to(job.runtime.device)
-    state = TrainState(network, build_optimizer(config.optimizer, network), generator, job.runtime.scaler)
+    network = build_network(config.network, job.model, generator).to(job.runtime.device)
+    state = TrainState(network, build_optimizer(config.optimizer, network, samples_per_step(config)), generator, job.runtime.scaler)
     if config.output.ema_decay:
         state.ema = Ema.of(state.parameters, config.output.ema_decay)
     if saved:
@@ -109,7 +112,6 @@ def announce(job: Job, state: TrainState) -> None:
     data, optimizer, counts = job.config.data, job.config.optimizer, job.data.summary()
     repeats = sorted({folder["n_repeats"] for folder in counts["dataset_dirs"].values()})
     gathered = f" / {optimizer.gradient_accumulation_steps} a step" if optimizer.gradient_accumulation_steps > 1 else ""
-    rates = ", ".join(f"{part} {rate:g}" for part, rate in learning_rates(optimizer).items() if state.network.parameters_of(part))
     print(
         f"{counts['pictures']} pictures x {' or '.join(map(str, repeats))} repeats + {counts['reg_samples']} reg = "
         f"{counts['train_samples'] + counts['reg_samples']} samples, batch {data.train_batch_size} -> {job.data.batches_per_epoch} batches{gathered} "
@@ -117,7 +119,9 @@ def announce(job: Job, state: TrainState) -> None:
     )
     if counts["reg_unused"]:
         print(f"{counts['reg_unused']} regularization pictures are more than needed and stay unused")
-    print(f"learning rates: {rates} ({optimizer.optimizer}, {optimizer.lr_scheduler})")
+    print(
+        f"learning rates: {describe_rates(optimizer, state.network, samples_per_step(job.config))} ({optimizer.optimizer}, {optimizer.lr_scheduler})"
+    )
     if state.step:
         print(f"going on from step {state.step}, saved in {job.config.output.file('-state.pt')}")
 
@@ -162,11 +166,13 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
     loss = 0.0
     try:
         for batch in group:
+            state.network.draw_dropout(state.generator)
             with runtime.autocast():
                 batch_loss = training_step(runtime.moved(batch), job.model, job.schedule, config, state.generator)
             # divided by the full count also where an epoch ends early: every sample then counts alike
             loss += runtime.backward(batch_loss / config.optimizer.gradient_accumulation_steps)
         norm = runtime.update(state.optimizer, list(state.network.parameters()), config.optimizer.max_grad_norm)
+        limited = state.network.limit_norms(config.network.scale_weight_norms) if config.network.scale_weight_norms else {}
     except NotFiniteError as error:
         captions = "; ".join(caption for batch in group for caption in batch.captions)
         advice = "look at its pictures, lower learning_rate" + (', or set mixed_precision = "no"' if runtime.dtype else "")
@@ -174,4 +180,4 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
     except torch.OutOfMemoryError as error:
         raise UserError(f"out of memory at step {state.step + 1}; lower train_batch_size or resolution, and run again") from error
     weight = sum(batch.weight.mean().item() for batch in group) / config.optimizer.gradient_accumulation_steps
-    return loss / (weight or 1.0), norm, {f"lr_{part}": rate for part, rate in rates.items()}
+    return loss / (weight or 1.0), norm, {**{f"lr_{part}": rate for part, rate in rates.items()}, **limited}

@@ -85,7 +85,10 @@ class Generator:
         """Make the scheduler of a sampler for so many steps."""
         import diffusers
 
-        scheduler: Any = getattr(diffusers, SAMPLERS[sampler]).from_config({**SCHEDULER_DEFAULTS, **self.model.scheduler_config})
+        config = {**SCHEDULER_DEFAULTS, **self.model.scheduler_config}
+        if config.get("rescale_betas_zero_snr"):
+            config["timestep_spacing"] = "trailing"  # else drawing would not begin at the pure noise it was trained for (arxiv.org/abs/2305.08891)
+        scheduler: Any = getattr(diffusers, SAMPLERS[sampler]).from_config(config)
         scheduler.set_timesteps(steps)
         return scheduler
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on the base rate as a pure function of the step, the six kinds that users know."""
+"""Learning-rate schedules: the factor on the base rate as a pure function of the step, the kinds that users know."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 END_RATE = 1e-7  # where the polynomial course ends, as in every peer
+FIRST_SHARE, LAST_SHARE = 25.0, 1e4  # one_cycle begins at the full rate / 25 and ends at that / 10,000, as torch's OneCycleLR
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,28 @@ def polynomial(step: int, course: Course) -> float:
     return ((course.rate - END_RATE) * rest + END_RATE) / course.rate
 
 
+def rex(step: int, course: Course) -> float:
+    """Fall slowly at first and fast at the end, (1 - p) / (1 - p / 2) (https://arxiv.org/abs/2107.04197)."""
+    left = max(0.0, 1 - course.progress(step))
+    return 2 * left / (1 + left)
+
+
+def one_cycle(step: int, course: Course) -> float:
+    """Rise over the warm-up from a 25th to the full rate and fall to a 250,000th, along half cosines (https://arxiv.org/abs/1708.07120).
+
+    The turning points are torch's: the full rate at the warm-up's last step, the lowest at the run's last.
+    """
+    top, end = course.warmup - 1, course.total - 1
+    if step < top:
+        return _between(1 / FIRST_SHARE, 1.0, step / top)
+    return _between(1.0, 1 / (FIRST_SHARE * LAST_SHARE), min(1.0, (step - max(top, 0)) / max(1, end - max(top, 0))))
+
+
+def _between(first: float, last: float, share: float) -> float:
+    """Go from one factor to another along half a cosine."""
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+
+
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule(constant, "The same rate throughout, no warm-up.", warms_up=False),
     "constant_with_warmup": Schedule(constant, "The same rate after the warm-up."),
@@ -73,4 +96,6 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": Schedule(cosine, "Falls slowly, fast, slowly to 0."),
     "cosine_with_restarts": Schedule(cosine_with_restarts, "Falls to 0 several times."),
     "polynomial": Schedule(polynomial, "Falls by a power of what is left."),
+    "rex": Schedule(rex, "Stays high for long, then falls fast to 0."),
+    "one_cycle": Schedule(one_cycle, "Rises over the warm-up, falls along a cosine to nearly 0.", warms_up=False),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from prep.options import UserError, atomic_write
 from train.config import TrainConfig
 from train.ema import Ema
 from train.noise import NoiseSchedule
+from train.optimizers import resulting_weights
 from train.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class TrainState:
         return list(self.network.parameters())
 
     def result(self) -> AbstractContextManager[None]:
-        """Let the network be what is saved and shown: its running mean, if there is one."""
-        return self.ema.in_place_of(self.parameters) if self.ema else nullcontext()
+        """Let the network be what is saved and shown: its running mean, if there is one, or the optimizer's own."""
+        return self.ema.in_place_of(self.parameters) if self.ema else resulting_weights(self.optimizer)
 
     @property
     def mean_loss(self) -> float:

@@ -1,5 +1,6 @@
 """LoRA files: precision, hashes against a second implementation, wholeness, and what is no LoRA file."""
 
+import errno
 import hashlib
 import json
 import struct
@@ -68,6 +69,20 @@ def test_old_file_stays_until_the_new_one_is_whole(state: dict, tmp_path: Path, 
     monkeypatch.setattr("prep.options.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         save_lora(path, state, {"ss_steps": "9"}, "fp32")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(state: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_lora(path, state, {}, "fp16")
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("prep.options.os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*mine.safetensors \(No space left on device\); make room for 5 MB"):
+        save_lora(path, state, {}, "fp32")
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ EXAMPLE: dict[str, str] = json.loads(gzip.decompress((Path(__file__).parent / "d
 # Facts about a checkpoint file, of settings that do not exist here, of another program's code, or added only when the file is saved.
 LEFT_OUT = {
     "modelspec.implementation_version", "ss_sd_model_hash", "ss_new_sd_model_hash", "ss_sd_scripts_commit_hash", "ss_fp8_base", "ss_fp8_base_unet",
-    "ss_huber_scale", "ss_ip_noise_gamma_random_strength", "ss_noise_offset_random_strength", "ss_resize_interpolation", "ss_max_validation_steps",
+    "ss_huber_scale", "ss_resize_interpolation", "ss_max_validation_steps",
     "ss_validate_every_n_epochs", "ss_validate_every_n_steps", "ss_validation_seed", "ss_validation_split", "sshs_legacy_hash", "sshs_model_hash",
 }  # fmt: skip
 SUMMARY: dict[str, Any] = {
@@ -79,3 +80,26 @@ def test_rates_of_parts_that_are_not_trained_are_none(model: Model) -> None:
     metadata = metadata_of(model, train_text_encoder=False, learning_rate=2e-4)
     assert (metadata["ss_unet_lr"], metadata["ss_text_encoder_lr"]) == ("0.0002", "None")
     assert metadata["ss_clip_skip"] == "None" and metadata_of(model, clip_skip=2)["modelspec.encoder_layer"] == "2"
+
+
+def test_the_adapter_is_said_as_sd_scripts_and_lycoris_say_it(model: Model) -> None:
+    plain = metadata_of(model)
+    assert (plain["ss_network_dim"], plain["ss_network_alpha"], plain["ss_network_args"]) == ("16", "8.0", "{}")
+    metadata = metadata_of(model, network_algo="lokr", network_args="factor=4", conv_dim=8, rank_dropout=0.1)
+    assert metadata["ss_network_module"] == "lycoris.kohya"
+    arguments = json.loads(metadata["ss_network_args"])
+    assert (arguments["algo"], arguments["factor"], arguments["conv_dim"], arguments["rank_dropout"]) == ("lokr", 4, "8", "0.1")
+    config = TrainConfig.load({"train": {"base": str(model.path)}}, {})
+    several = build_metadata(config, model, SUMMARY, {**PROGRESS, "dims": [4, 8], "alphas": [4.0]})
+    assert (several["ss_network_dim"], several["ss_network_alpha"]) == ("Dynamic", "4.0")
+
+
+def test_whole_settings_and_the_manifests_hash_are_inside_and_no_folders(model: Model, tiny_tree: Path) -> None:
+    metadata = metadata_of(model, tree=str(tiny_tree), learning_rate=3e-4, output_dir="/home/somebody/secret/loras")
+    settings = json.loads(metadata["atelier_settings"])
+    assert settings["learning_rate"] == 3e-4 and settings["output_dir"] == "loras" and settings["tree"] == "tree"
+    assert "somebody" not in "".join(metadata.values()) and str(tiny_tree.parent) not in "".join(metadata.values())
+    manifest = tiny_tree / "manifest.json"
+    assert metadata["atelier_tree_manifest"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
+    manifest.unlink()
+    assert metadata_of(model, tree=str(tiny_tree))["atelier_tree_manifest"] == "None"

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from prep.options import UserError
+from train.adapters.lora import LoRANetwork
 from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals, choose_precision
+
+from .adapters.test_lora import FakeTarget
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,104 @@ def test_fp16_scales_the_loss_and_steps_alike() -> None:
     assert weight.grad.item() > 3
     assert runtime.update(optimizer, [weight], 0.0) == pytest.approx(3.0)
     assert weight.item() == pytest.approx(-3.0)
+
+
+class Card:
+    """Stands in for torch.cuda: a card that has bf16, one that only emulates it, or one that does not know it."""
+
+    def __init__(self, name: str, native: bool, emulated: bool) -> None:
+        self.name, self.native, self.emulated = name, native, emulated
+
+    def is_bf16_supported(self, including_emulation: bool = True) -> bool:
+        return self.native or (including_emulation and self.emulated)
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+@pytest.mark.parametrize(
+    ("card", "setting", "precision", "words"),
+    [
+        (Card("RTX 3060", True, True), "auto", "bf16", "RTX 3060, mixed precision bf16 (the GPU has it, and it needs no loss scaling)"),
+        (Card("Tesla T4", False, True), "auto", "fp16", "Tesla T4, mixed precision fp16 (this GPU has no bf16, so losses are scaled up)"),
+        (Card("GTX 1080", False, False), "auto", "fp16", "GTX 1080, mixed precision fp16 (this GPU has no bf16, so losses are scaled up)"),
+        (Card("RTX 3060", True, True), "fp16", "fp16", "RTX 3060, mixed precision fp16 (as set)"),
+        (Card("RTX 3060", True, True), "no", "no", "RTX 3060, no mixed precision (as set)"),
+    ],
+)
+def test_what_a_card_can_do_decides_and_is_said(monkeypatch: pytest.MonkeyPatch, card: Card, setting: str, precision: str, words: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", card.is_bf16_supported)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card.name)
+    runtime = Runtime.choose(setting)
+    assert (runtime.precision, runtime.description) == (precision, words)
+    assert (runtime.scaler is not None) == (precision == "fp16")
+    assert runtime.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16, "no": None}[precision]
+
+
+def test_emulated_bf16_is_refused_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", Card("Tesla T4", False, True).is_bf16_supported)
+    with pytest.raises(UserError, match="has no bf16"):
+        Runtime.choose("bf16")
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW], ids=["plain", "fused"])
+def test_fp16_skips_an_overflow_and_goes_on_with_a_smaller_scale(make: type[torch.optim.Optimizer]) -> None:
+    runtime, weight = Runtime.choose("fp16"), nn.Parameter(torch.zeros(1))
+    optimizer = make([weight], lr=1.0, **({"fused": True} if make is torch.optim.AdamW else {}))
+    assert runtime.scaler
+    runtime.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    runtime.backward((weight * 3).sum())
+    weight.grad.mul_(math.inf)
+    assert not math.isfinite(runtime.update(optimizer, [weight], 1.0))
+    assert weight.item() == 0.0, "the overflow never reaches the weight"
+    assert runtime.scaler.get_scale() == 2.0
+    runtime.backward((weight * 3).sum())
+    assert runtime.update(optimizer, [weight], 0.0) == pytest.approx(3.0)
+    assert weight.item() < 0.0
+
+
+def test_fp16_that_overflows_at_every_scale_is_said_and_not_skipped_for_ever() -> None:
+    runtime, weight = Runtime.choose("fp16"), nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    skipped = 0
+    with pytest.raises(NotFiniteError, match="however little fp16 scales it"):
+        for _ in range(30):
+            runtime.backward((weight * 3).sum())
+            weight.grad.fill_(math.nan)
+            runtime.update(optimizer, [weight], 1.0)
+            skipped += 1
+    assert skipped == 16, "from 65536 down to 1"
+    assert weight.item() == 0.0
+
+
+@pytest.mark.parametrize(("scaled", "kept"), [(False, False), (True, True)])
+def test_scaling_keeps_gradients_that_fp16_would_lose(scaled: bool, kept: bool) -> None:
+    runtime, weight = Runtime.choose("fp16"), nn.Parameter(torch.ones(1, 1))  # float32, as the LoRA's
+    if not scaled:
+        runtime.scaler = None
+    with torch.autocast("cpu", torch.float16):
+        out = nn.functional.linear(torch.ones(1, 1), weight)
+    assert out.dtype == torch.float16
+    runtime.backward(1e-9 * out.float().sum())  # under fp16's smallest number, 6e-8
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    assert (runtime.update(optimizer, [weight], 0.0) == pytest.approx(1e-9, rel=1e-2)) == kept
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_lora_stays_in_float32_beside_a_base_in_half_precision(precision: str) -> None:
+    base = nn.Linear(6, 6)
+    network = LoRANetwork([FakeTarget("a", base, "unet")], 2, 2.0, torch.Generator().manual_seed(0))
+    runtime = Runtime.choose(precision)
+    base.requires_grad_(False).to(runtime.dtype)  # as `place` does on a GPU
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    with runtime.autocast():
+        loss = base(torch.ones(3, 6)).float().square().mean()
+    runtime.backward(loss)
+    assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in network.parameters())
+    runtime.update(optimizer, list(network.parameters()), 1.0)
+    layer = network.layers["a"]
+    assert layer.up.dtype == torch.float32 and layer.up.abs().max() > 0, "steps that half precision would round away add up"
+    assert base.weight.dtype == runtime.dtype
 
 
 def test_frozen_modules_take_no_gradient() -> None:

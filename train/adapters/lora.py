@@ -8,120 +8,99 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prep.options import UserError
 from train.adapters import Target
+from train.adapters.dropout import Draw, Dropouts
+from train.adapters.network import Layer, Network
+from train.adapters.plan import LayerPlan
 
-SUFFIXES = (".lora_down.weight", ".lora_up.weight", ".alpha")
+DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
 
 
-class LoRALayer(nn.Module):
+class LoRALayer(Layer):
     """The update of one layer; it starts as the identity, for up is zero."""
 
-    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float) -> None:
+    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float, dropouts: Dropouts = Dropouts()) -> None:  # noqa: B008 (frozen)
         super().__init__()
         out_features, *inner = base.weight.shape
         self.down = nn.Parameter(torch.zeros(rank, *inner))
         self.up = nn.Parameter(torch.zeros(out_features, rank, *[1] * (len(inner) - 1)))
         self.alpha = alpha
+        self.dropouts = dropouts
         # A convolution's stride and padding sit in the down half, so that the 1x1 up half keeps the size.
         self.geometry = {key: getattr(base, key) for key in ("stride", "padding", "dilation")} if isinstance(base, nn.Conv2d) else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.down.dtype)  # under autocast torch picks the type itself
-        if self.geometry is None:
-            hidden = F.linear(F.linear(x, self.down), self.up)
-        else:
-            hidden = F.conv2d(F.conv2d(x, self.down, **self.geometry), self.up)
-        return hidden * (self.alpha / self.down.shape[0])
-
-
-class LoRANetwork(nn.Module):
-    """All layers' updates, attached to the base by forward hooks, so that the base itself is never touched."""
-
-    def __init__(self, targets: Sequence[Target], dim: int, alpha: float, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.multiplier = 1.0
-        self.layers = nn.ModuleDict()
-        self._parts: dict[str, str] = {}
-        self._hooks: list[Any] = []
-        for target in targets:
-            layer = self._attach(target, dim, alpha)
-            # Kaiming-uniform as torch's own Linear; drawn from the run's generator, so that the seed fixes it.
-            nn.init.kaiming_uniform_(layer.down, a=math.sqrt(5), generator=generator)
-
     @classmethod
-    def from_state(cls, targets: Sequence[Target], state: Mapping[str, Tensor]) -> LoRANetwork:
-        """Build the network that a file holds, with the file's own ranks and alphas; layers it lacks stay plain."""
-        network = cls([], 1, 1.0)
-        for target in targets:
-            down = state.get(f"{target.name}.lora_down.weight")
-            if down is not None:
-                rank = down.shape[0]
-                network._attach(target, rank, _alpha(state, target.name, rank))
-        network.load(state)
-        return network
-
-    def _attach(self, target: Target, rank: int, alpha: float) -> LoRALayer:
-        layer = LoRALayer(target.module, rank, alpha)
-        self.layers[target.name] = layer
-        self._parts[target.name] = target.part
-
-        def add_update(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + self.multiplier * layer(args[0]).to(output.dtype) if self.multiplier else output
-
-        self._hooks.append(target.module.register_forward_hook(add_update))
+    def fresh(cls, base: Any, plan: LayerPlan, dropouts: Dropouts, generator: torch.Generator | None, _: Any = None) -> Self:
+        """Make a layer that is to be trained."""
+        layer = cls(base, plan.dim, plan.alpha, dropouts)
+        # Kaiming-uniform as torch's own Linear; drawn from the run's generator, so that the seed fixes it.
+        nn.init.kaiming_uniform_(layer.down, a=math.sqrt(5), generator=generator)
         return layer
 
-    def remove(self) -> None:
-        """Take the updates off the base, which then computes what it did before."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+    @classmethod
+    def from_tensors(cls, base: Any, tensors: Mapping[str, Tensor], _: str = "") -> Self:
+        """Make a layer with the rank that a file holds; its weights are not taken yet."""
+        return cls(base, tensors[DOWN].shape[0], float(tensors.get(ALPHA, 0.0)) or float(tensors[DOWN].shape[0]))
 
-    def parameters_of(self, part: str) -> list[nn.Parameter]:
-        """List the trainable tensors of "unet" or "text_encoder"."""
-        return [p for name, layer in self.layers.items() if self._parts[name] == part for p in layer.parameters()]
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.down.shape[0]
 
-    def state(self) -> dict[str, Tensor]:
-        """Return kohya's names -> tensors, float32 on the CPU; copies, so that later steps leave them alone."""
-        found = {}
-        for name, layer in self.layers.items():
-            tensors = (layer.down, layer.up, torch.tensor(layer.alpha))
-            found.update({name + suffix: t.detach().to("cpu", torch.float32, copy=True) for suffix, t in zip(SUFFIXES, tensors, strict=True)})
-        return found
+    def update(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        """Return what the layer adds to the base's output for an input."""
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.down.dtype)  # under autocast torch picks the type itself
+        hidden = F.linear(x, self.down) if self.geometry is None else F.conv2d(x, self.down, **self.geometry)
+        if draw and self.dropouts:
+            hidden = draw.thin(hidden, self.dropouts, axis=-1 if self.geometry is None else 1)
+        return (F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)) * self.scale
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights and alphas from a state; raises UserError that names missing, unknown or misshapen keys."""
-        slots = {name + suffix: p for name, layer in self.layers.items() for suffix, p in ((SUFFIXES[0], layer.down), (SUFFIXES[1], layer.up))}
-        known = set(slots) | {name + SUFFIXES[2] for name in self.layers}
-        faults = [f"missing {key}" for key in slots if key not in state] + [f"unknown {key}" for key in state if key not in known]
-        # SD 2.x files hold proj_in and proj_out as (r, C) or (r, C, 1, 1), depending on who wrote them; both are the same matrix.
-        faults += [
-            f"{key} is {tuple(state[key].shape)}, not {tuple(p.shape)}"
-            for key, p in slots.items()
-            if key in state and _squeezed(state[key].shape) != _squeezed(p.shape)
-        ]
-        if faults:
-            more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-            raise UserError(f"the LoRA's weights do not fit this base model ({', '.join(faults[:3])}{more}); use the base it was made for")
+    def forward(self, x: Tensor, output: Tensor, multiplier: float, draw: Draw | None) -> Tensor:
+        if draw and draw.skips(self.dropouts.module):
+            return output
+        return output + multiplier * self.update(x, draw).to(output.dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {DOWN: self.down, UP: self.up, ALPHA: torch.tensor(self.alpha)}
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
-            for key, parameter in slots.items():
-                parameter.copy_(state[key].reshape(parameter.shape))
-        for name, layer in self.layers.items():
-            layer.alpha = _alpha(state, name, layer.down.shape[0])
+            for suffix, parameter in ((DOWN, self.down), (UP, self.up)):
+                parameter.copy_(tensors[suffix].reshape(parameter.shape))
+        # Without an alpha, or with 0, it is the rank, as all readers take it.
+        self.alpha = float(tensors.get(ALPHA, 0.0)) or float(self.down.shape[0])
+
+    def fast(self) -> list[nn.Parameter]:
+        return [self.up]
+
+    def weight_update(self) -> Tensor:
+        """Return the change of the base's weight (out, in[, k, k])."""
+        return (self.up.flatten(1) @ self.down.flatten(1)).view(self.up.shape[0], *self.down.shape[1:]) * self.scale
+
+    def limit(self, max_norm: float) -> Tensor:
+        """Scale both halves alike, so that the update's Frobenius norm is at most `max_norm`.
+
+        The norm comes from the halves' rank x rank Gram matrices, |up down|^2 = tr(up^T up down down^T), without the whole update.
+        """
+        up, down = self.up.flatten(1).double(), self.down.flatten(1).double()
+        norm = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt() * self.scale
+        factor = (max_norm / norm.clamp(min=1e-30)).clamp(max=1)
+        for half in (self.up, self.down):
+            half.mul_(factor.sqrt())
+        return norm * factor
 
 
-def _alpha(state: Mapping[str, Tensor], name: str, rank: int) -> float:
-    """Read a layer's alpha; without one, or with 0, it is the rank, as all readers take it."""
-    return float(state.get(name + SUFFIXES[2], 0.0)) or float(rank)
+class LoRANetwork(Network):
+    """LoRA of one rank and alpha on every target."""
 
-
-def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(shape[:2]) + tuple(side for side in shape[2:] if side != 1)
+    def __init__(self, targets: Sequence[Target] = (), dim: int = 1, alpha: float = 1.0, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        for target in targets:
+            plan = LayerPlan(dim, alpha)
+            self.attach(target, LoRALayer.fresh(target.module, plan, Dropouts(), generator), plan)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from train.adapters import kind_of
+from train.layouts import layer_names
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -41,10 +44,10 @@ TAGS_SHOWN = 24
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all metadata included.")
 def info(file: Path, as_json: bool) -> None:
     """Show what a LoRA FILE holds: its size, base model, settings, tags, and whether its hashes are right."""
-    from train.export import read_lora
+    from train.export import read_file, read_lora
 
-    state, metadata = read_lora(file)
-    facts = describe(state, metadata)
+    tensors, metadata = read_file(file)
+    facts = {**describe(read_lora(file)[0], metadata), "hashes": hashes(tensors, metadata)}
     if as_json:
         click.echo(json.dumps({"file": str(file), "bytes": file.stat().st_size, **facts, "metadata": metadata}, indent=2, ensure_ascii=False))
     else:
@@ -53,29 +56,34 @@ def info(file: Path, as_json: bool) -> None:
 
 def describe(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any]:
     """Gather the facts about a LoRA in plain types."""
-    from train.export import lora_hashes
-
     # None is how the field writes "not set"; it is not worth a line.
     settings = {title: metadata[key] for key, title in SETTINGS.items() if metadata.get(key, "None") != "None"}
     return {
+        "adapter": kind_of(state) or "unknown",
         "precision": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}),
         "parts": {title: facts for prefix, title in PARTS.items() if (facts := _part(state, prefix))},
         "settings": settings,
         "tags": count_tags(metadata.get("ss_tag_frequency", "")),
-        "hashes": {
-            key: {"stored": metadata.get(key), "computed": computed, "verdict": _verdict(metadata.get(key), computed)}
-            for key, computed in lora_hashes(state, metadata).items()
-        },
+    }
+
+
+def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, dict[str, str | None]]:
+    """Compute a file's hashes from its tensors as they lie in it, beside those that it says it has."""
+    from train.export import lora_hashes
+
+    return {
+        key: {"stored": metadata.get(key), "computed": computed, "verdict": _verdict(metadata.get(key), computed)}
+        for key, computed in lora_hashes(tensors, metadata).items()
     }
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     """Count the layers of one part, their ranks and alphas, and how many change nothing because they are all zero."""
-    names = [key.removesuffix(".lora_down.weight") for key in state if key.startswith(prefix) and key.endswith(".lora_down.weight")]
+    names = layer_names(key for key in state if key.startswith(prefix))
     if not names:
         return {}
-    dims = {name: len(state[f"{name}.lora_down.weight"]) for name in names}
-    alphas = [float(state[f"{name}.alpha"]) if f"{name}.alpha" in state else float(dims[name]) for name in names]
+    dims = {name: len(state[f"{name}.lora_down.weight"]) for name in names if f"{name}.lora_down.weight" in state}  # only LoRA has such
+    alphas = [float(state[f"{name}.alpha"]) if f"{name}.alpha" in state else float(dim) for name, dim in dims.items()]
     return {
         "layers": len(names),
         "dims": _counted(dims.values()),
@@ -113,9 +121,11 @@ def _show(file: Path, facts: Mapping[str, Any]) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("file", f"{file} ({file.stat().st_size / 2**20:.1f} MB, {', '.join(facts['precision'])})")
+    table.add_row("adapter", facts["adapter"])
     for title, part in facts["parts"].items():
         zero = f", {part['zero_layers']} of them all zero" if part["zero_layers"] else ""
-        table.add_row(title, f"{part['layers']} layers{zero}; dim {_listed(part['dims'])}, alpha {_listed(part['alphas'])}")
+        ranks = f"; dim {_listed(part['dims'])}, alpha {_listed(part['alphas'])}" if part["dims"] else ""
+        table.add_row(title, f"{part['layers']} layers{zero}{ranks}")
     for title, value in facts["settings"].items():
         table.add_row(title, value)
     if facts["tags"]:

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from prep.options import UserError
-from train.adapters import ADAPTERS
 from train.adapters.lora import LoRANetwork
 
 
@@ -173,9 +172,3 @@ def test_half_precision_bases_keep_their_type(base: Base, x: torch.Tensor, dtype
     with torch.autocast("cpu", dtype=torch.bfloat16):
         base.float()(x).float().sum().backward()
     assert all(parameter.grad.dtype == torch.float32 for parameter in net.parameters())
-
-
-def test_every_row_of_the_table_loads() -> None:
-    from prep.options import load_object
-
-    assert load_object(ADAPTERS["lora"]) is LoRANetwork

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from train.adapters.lora import LoRANetwork
-from train.config import TrainConfig
+from train.adapters.build import all_targets, fresh_network
+from train.config import NetworkConfig, TrainConfig
 from train.families import load_model
 from train.noise import NoiseSchedule
 from train.step import training_step
@@ -38,27 +38,29 @@ def learn(model: Any, parameters: list[torch.nn.Parameter]) -> list[float]:
     return losses
 
 
+@pytest.mark.parametrize("algo", ["lora", "dora"])
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
-def test_every_step_agrees(tiny_base: Path, part: str) -> None:
+def test_every_step_agrees(tiny_base: Path, part: str, algo: str) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     ours = load_model(str(tiny_base))
-    targets = [target for target in ours.targets() if target.part == part]
-    network = LoRANetwork(targets, DIM, ALPHA, torch.Generator().manual_seed(1))
+    targets = [target for target in all_targets(ours) if target.part == part]  # convolutions as well
+    config = NetworkConfig(network_algo=algo, network_dim=DIM, network_alpha=ALPHA, conv_dim=DIM, conv_alpha=ALPHA)
+    network = fresh_network(config, targets, torch.Generator().manual_seed(1))
     start = network.state()
 
     theirs = load_model(str(tiny_base))
     root = theirs.unet if part == "unet" else theirs.text_encoders[0]
     paths = {id(module): path for path, module in root.named_modules()}
-    names = {paths[id(target.module)]: target.name for target in theirs.targets() if target.part == part}
-    inject_adapter_in_model(LoraConfig(r=DIM, lora_alpha=ALPHA, target_modules=list(names)), root)
+    names = {paths[id(target.module)]: target.name for target in all_targets(theirs) if target.part == part}
+    inject_adapter_in_model(LoraConfig(r=DIM, lora_alpha=ALPHA, target_modules=list(names), use_dora=algo == "dora"), root)
     pairs = {name: (m.lora_A["default"].weight, m.lora_B["default"].weight) for name, m in ((n, root.get_submodule(p)) for p, n in names.items())}
     with torch.no_grad():
         for name, (down, up) in pairs.items():
             down.copy_(start[f"{name}.lora_down.weight"])
             up.zero_()
 
-    assert learn(ours, list(network.parameters())) == pytest.approx(learn(theirs, [p for pair in pairs.values() for p in pair]), rel=1e-5)
+    assert learn(ours, list(network.parameters())) == pytest.approx(learn(theirs, [p for p in root.parameters() if p.requires_grad]), rel=1e-5)
     state = network.state()
     for name, (down, up) in pairs.items():
         assert torch.allclose(state[f"{name}.lora_down.weight"], down, atol=1e-4)

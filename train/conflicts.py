@@ -1,0 +1,79 @@
+"""Which settings of objective and optimizer cannot stand together, each with the sentence that says so; checked before any weight loads."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prep.options import UserError
+from train.optimizer_classes import parse_arguments
+from train.optimizers import FOREIGN, OPTIMIZERS, learning_rates, row_of
+from train.timesteps import DENSITIES
+
+if TYPE_CHECKING:
+    from train.config import ObjectiveConfig, TrainConfig
+
+# A rate below this under an optimizer that finds its own makes it learn next to nothing; sd-scripts warns at the same number.
+LOWEST_FACTOR = 0.1
+
+
+def conflicts_of_training(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    """Yield (whether it is wrong, the sentence) for each check."""
+    yield from _of_objective(config.objective)
+    yield from _of_optimizer(config)
+
+
+def _of_objective(objective: ObjectiveConfig) -> Iterator[tuple[bool, str]]:
+    offset, scale = objective.noise_offset, objective.timestep_density_scale
+    low, high = DENSITIES[objective.timestep_density].scales
+    yield (
+        bool(objective.min_snr_gamma and objective.debiased_estimation_loss),
+        "min_snr_gamma and debiased_estimation_loss both weigh timesteps; set one of them",
+    )
+    yield (
+        bool(offset and objective.multires_noise_iterations),
+        "noise_offset and multires_noise_iterations both add coarse noise; set one of them",
+    )
+    yield (
+        not offset and bool(objective.adaptive_noise_scale or objective.noise_offset_random_strength),
+        "adaptive_noise_scale and noise_offset_random_strength change noise_offset, which is 0; set it, 0.05 is usual",
+    )
+    yield (
+        objective.ip_noise_gamma_random_strength and not objective.ip_noise_gamma,
+        "ip_noise_gamma_random_strength changes ip_noise_gamma, which is 0; set it, 0.1 is usual",
+    )
+    yield (
+        objective.max_timestep is not None and objective.min_timestep >= objective.max_timestep,
+        "min_timestep is not below max_timestep; leave a range between them",
+    )
+    yield (
+        not low <= scale <= high,
+        f"timestep_density_scale is {scale:g}, but {objective.timestep_density} takes {low:g} to {high:g}; set it within",
+    )
+
+
+def _of_optimizer(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    optimizer, name = config.optimizer, config.optimizer.optimizer
+    if name not in OPTIMIZERS and not (name.startswith(FOREIGN) and name != FOREIGN):
+        near = difflib.get_close_matches(name.lower(), OPTIMIZERS, 1)
+        meant = f", did you mean {near[0]}?" if near else f"; take one of {', '.join(OPTIMIZERS)} or {FOREIGN}CLASS"
+        yield True, f"there is no optimizer {name!r}{meant}"
+        return
+    try:
+        parse_arguments(optimizer.optimizer_args)
+    except UserError as error:
+        yield True, str(error)
+    row = row_of(name)
+    rates = {rate for rate in learning_rates(optimizer, samples=1).values() if rate}
+    yield (
+        row.finds_rate and bool(rates) and max(rates) < LOWEST_FACTOR,
+        f"{name} finds the rate by itself and only multiplies it by learning_rate, which is {max(rates, default=0):g}; set learning_rate = 1",
+    )
+    yield row.finds_rate and len(rates) > 1, f"{name} finds one rate for all parts; set unet_lr and text_encoder_lr alike, or one of them to 0"
+    yield row.finds_rate and optimizer.scale_lr, f"{name} finds the rate by itself, which scale_lr would multiply; set scale_lr = false"
+    yield (
+        row.schedule_free and not optimizer.lr_scheduler.startswith("constant"),
+        f'{name} takes the place of a schedule; set lr_scheduler = "constant_with_warmup" or "constant"',
+    )
+    yield row.schedule_free and bool(config.output.ema_decay), f"{name} averages the weights by itself; set ema_decay = 0"
