@@ -161,7 +161,7 @@ def variants(rng: random.Random) -> dict[str, Image.Image]:
     """Draw characters who differ from one another in one thing only, in one pose; every second one is mirrored, all are compressed."""
     images = {}
     for index in range(12):
-        c = replace(world.sample(rng), eyewear="", eyes=rng.choice(list(world.EYES)))
+        c = replace(world.sample(rng, index % 2 == 1), eyewear="", eyes=rng.choice(list(world.EYES)))
         looks = [c, *(replace(c, mouth=mouth) for mouth in world.MOUTHS if mouth != c.mouth), replace(c, blush=not c.blush)]
         looks += [replace(c, eyes=eyes) for eyes in ("", *world.EYES) if eyes != c.eyes]
         looks += [replace(c, eyewear=eyewear) for eyewear in world.EYEWEAR[1:]]

@@ -9,13 +9,16 @@ import numpy as np
 from prep.similar import strongest
 
 # A mark is one ink over the unchanged picture; where something is redrawn the old is gone as well, which no ink explains.
-# Measured on 26 pictures, JPEG quality 40 to 95: see tests/prep/test_overlay.py and benchmarks/dedup.py.
-EXPLAINED = 0.9  # share of the difference that one ink explains: marks 0.93 and more, other mouths 0.63 to 0.99
-STRIP = 0.125  # marks at the edge reach 0.09 of the side into the picture; a necktie below a face 0.12
+# Measured on 26 pictures, JPEG quality 40 to 95: see tests/prep/test_copies.py and benchmarks/dedup.py.
+EXPLAINED = 0.85  # share of the difference that one ink explains, at least; small text in a JPEG of quality 40 has 0.85 to 0.93
+SURELY = 0.93  # and of anything else: half a bow tie below a scarf has 0.91
+LONG, STRETCHED = 4.0, 4.0  # strokes that are so long for their width, in a box so long for its height, are text
+STRIP = 0.125  # marks at the edge reach 0.09 of the side into the picture, with their blur 0.11
 WIDEST = 0.08  # of a stroke, as a share of the longer side: marks up to 0.073, glasses 0.05, hats and flowers 0.1 and more
 LEAST_INSET = 0.004  # a mark does not run out of the picture; a necktie does
-LEAST_SPAN = 0.05  # of the box around a mark at the edge
-OPACITY, EVENNESS, THROUGH, SPAN = 0.6, 0.5, 10.0, 0.25  # of a watermark; a repainted eye is as even, but has one colour under it (4)
+LEAST_SPAN = 0.09  # of the box around a mark at the edge: half a bow tie below a scarf has 0.07, as have the smallest signatures
+OPACITY, EVENNESS, THROUGH, SPAN = 0.6, 0.45, 10.0, 0.35  # of a watermark; a repainted eye is as even, but has one colour under it (4)
+TRANSLUCENT = 0.88  # share that one ink explains of a watermark
 LARGEST = 0.12  # share of the picture
 ADDS = 8.0  # levels a pixel of edges that opaque strokes add: glasses and marks 13 and more, blush 6
 STEEP = 0.3  # pixels by which an edge may have moved
@@ -35,26 +38,29 @@ class Overlay:
     through: float  # standard deviation, in levels, of what lies under it
     width: float  # of the widest stroke, as a share of the longer side
     strip: float  # how far from the nearest edge it reaches into the picture, as a share of the side across
-    inset: float  # how far from the edge it begins, as a share of the side across
-    span: float  # longer side of the box around it, as a share of the longer side
+    inset: float  # how far from the edge what differs most begins, as a share of the side across
+    span: float  # longer side of the box around what differs most, as a share of the longer side
+    stretch: float  # longer side of that box over its shorter side
     edges: float  # how much more edge there is where it lies, levels a pixel
 
     @property
     def thin(self) -> bool:
         """One ink in thin strokes: a mark, or glasses, or a scar."""
-        return self.explained >= EXPLAINED and self.width <= WIDEST and self.area <= LARGEST
+        return self.width <= WIDEST and self.area <= LARGEST
 
     @property
     def is_mark(self) -> bool:
-        """Nothing but a mark: thin, and at the edge of the picture, or translucent with the picture showing through."""
-        at_edge = self.strip <= STRIP and self.inset >= LEAST_INSET and self.span >= LEAST_SPAN
+        """Nothing but a mark: thin, added, and at the edge of the picture, or translucent with the picture showing through."""
+        text = self.area >= LONG * self.width**2 and self.stretch >= STRETCHED
+        clear = self.explained >= SURELY and self.span >= LEAST_SPAN
+        at_edge = self.strip <= STRIP and self.inset >= LEAST_INSET and (text or clear)
         even = self.opacity <= OPACITY and self.evenness <= EVENNESS and self.through >= THROUGH and self.span >= SPAN
-        return self.thin and (at_edge or even)
+        return self.thin and self.edges > 0 and (at_edge or (even and self.explained >= TRANSLUCENT))
 
     @property
     def perhaps(self) -> bool:
         """It may be a mark: thin strokes that were added."""
-        return self.thin and self.edges >= ADDS
+        return self.thin and self.explained >= SURELY and self.edges >= ADDS
 
 
 def parts_changed(clean: np.ndarray, marked: np.ndarray) -> list[np.ndarray]:
@@ -104,7 +110,7 @@ def overlay(clean: np.ndarray, marked: np.ndarray, mask: np.ndarray) -> Overlay 
     strength = strongest(np.abs(marked - clean))
     core = mask & (strength >= np.median(strength[mask]))
     low, middle, high = np.quantile(opacity[core], (0.25, 0.5, 0.75))
-    rows, columns = np.nonzero(mask)
+    rows, columns = (np.quantile(places, (0.02, 0.98)) for places in np.nonzero(core))  # without the noise of compression
     distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
     return Overlay(
         explained=explained,
@@ -115,9 +121,10 @@ def overlay(clean: np.ndarray, marked: np.ndarray, mask: np.ndarray) -> Overlay 
         evenness=float((high - low) / max(middle, 0.01)),
         through=float(clean[core].mean(axis=1).std()),
         width=float(2 * distance.max() / max(mask.shape)),
-        inset=float(_inset(mask.shape)[mask].min()),
+        inset=float(_inset(mask.shape)[core].min()),
         strip=float(_inset(mask.shape)[mask].max()),
-        span=float((max(np.ptp(rows), np.ptp(columns)) + 1) / max(mask.shape)),
+        span=float(max(np.ptp(rows), np.ptp(columns)) / max(mask.shape)),
+        stretch=float(max(np.ptp(rows), np.ptp(columns)) / max(min(np.ptp(rows), np.ptp(columns)), 1)),
         edges=float(_slopes(marked)[mask].mean() - _slopes(clean)[mask].mean()),
     )
 

@@ -24,6 +24,7 @@ CHANGED, EVERYWHERE = 8.0, 0.12  # a recolouring changes this share of the pixel
 VIVID = 40.0  # levels between the channels of a pixel whose hue can be told
 VARIED = 15.0  # standard deviation in levels; a recoloured background or shirt is flatter
 SECTORS, SECTOR_SHARE = 12, 0.02  # or two of so many hues, each in this share of the picture
+CUT = 8.0  # levels from black or white within which a colour may have been cut off
 FITS, FIT_SHARE = 10.0, 0.5  # a fit is worth a look if this share of the pixels is within so many levels
 
 
@@ -82,7 +83,7 @@ def _fit(start: np.ndarray, target: np.ndarray) -> tuple[Callable[[np.ndarray], 
     That is brightness, contrast, saturation and, nearly, gamma. Returns the curve, its gain of contrast and the mean difference.
     """
     values, wanted = _terms(start).reshape(-1, 4).astype(np.float64), target.reshape(-1).astype(np.float64)
-    inside = (wanted > 2) & (wanted < 253)  # what was cut off at black or white says little
+    inside = (wanted > CUT) & (wanted < 255 - CUT)  # what was cut off at black or white says little
     keep = inside
     weights: np.ndarray = np.zeros(4)
     for _ in range(5):

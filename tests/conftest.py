@@ -1,4 +1,10 @@
-"""Settings of all tests: property tests have no deadline, since the machine may be busy."""
+"""Settings of all tests: property tests have no deadline, since the machine may be busy; tests side by side compute on one thread each."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # torch and numpy read it when first imported. Workers with as many threads as cores wait for each other in spin locks: measured five times slower than one thread each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 

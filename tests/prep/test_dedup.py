@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from pipelines.pocket import world
 from prep import dedup, sights
 from prep.clean import Clean
 from prep.dedup import Dedup, same_picture
@@ -86,8 +87,9 @@ def test_a_resized_and_recompressed_copy_is_found(factor: float, quality: int, w
     assert set(candidates([look(original), look(copy)])) == {(0, 1)}
 
 
-def test_different_drawings_of_one_character_are_kept(tmp_path: Path) -> None:
-    variants = list(itertools.product(MOUTHS, EYES, MARKS))
+@pytest.mark.parametrize("mark", [pytest.param(mark, marks=[pytest.mark.slow] * (mark != "star")) for mark in MARKS])
+def test_different_drawings_of_one_character_are_kept(tmp_path: Path, mark: str) -> None:
+    variants = list(itertools.product(MOUTHS, EYES, (mark,)))
     images = {f"{'-'.join(variant)}.png": draw(*variant, side=256 + 32 * (index % 3)) for index, variant in enumerate(variants)}
     assert decide(tmp_path, images) == {}
 
@@ -158,3 +160,70 @@ def test_items_set_aside_before_pass_by(tmp_path: Path) -> None:
     item = Item("gone", tmp_path / "missing.png", dropped="too_small")
     assert list(Dedup()([item], Store(tmp_path))) == [item]
     assert item.dropped == "too_small"
+
+
+def run(folder: Path, **options: bool) -> dict[str, Item]:
+    run_steps(Place(folder), [Dedup(**options)])
+    return {item.key: item for item in Store(folder).items()}
+
+
+def test_mirrored_and_marked_copies_are_named_and_the_clean_one_is_kept(tmp_path: Path) -> None:
+    photograph = photographs()[0]
+    marked = photograph.copy()
+    ImageDraw.Draw(marked).text((280, 480), "www.example-art.com", "white", ImageFont.load_default(20))
+    mirrored = ImageOps.mirror(resized(photograph, 0.7))
+    grey = photograph.convert("L").convert("RGB")
+    images = {"plain.png": resized(photograph, 0.9), "marked.png": marked, "mirrored.png": mirrored, "grey.png": grey}
+    assert decide(tmp_path, images) == {"marked": "of plain (marked)", "mirrored": "of plain (mirrored)", "grey": "of plain (grey)"}
+
+
+def test_what_may_be_a_mark_or_a_drawing_is_only_proposed(tmp_path: Path) -> None:
+    for name, mark in (("plain.png", "none"), ("glasses.png", "glasses")):
+        draw(mark=mark).save(tmp_path / name)
+    items = run(tmp_path)
+    assert [(key, item.detail) for key, item in items.items() if item.proposed == "duplicate"] == [
+        ("plain", "of glasses (or another drawing)")
+    ]  # the larger file
+    assert not any(item.dropped for item in items.values())
+    assert run(tmp_path) == items
+    assert not any(item.proposed or item.detail for item in run(tmp_path, near=False).values())
+
+
+def test_the_tags_of_copies_are_added_once_and_can_be_taken_back(tmp_path: Path) -> None:
+    image = draw()
+    (tmp_path / "raw").mkdir()
+    for name, copy, caption in (
+        ("a", image, "1girl, long_hair"),
+        ("b", resized(image, 0.8), "Long hair, smile, solo"),
+        ("c", resized(image, 0.6), "smile, hat"),
+        ("d", resized(image, 0.7), "a girl with long purple hair looks at the viewer and smiles"),
+    ):
+        copy.save(tmp_path / "raw" / f"{name}.png")
+        (tmp_path / "raw" / f"{name}.txt").write_text(caption, encoding="utf-8")
+    steps = [Clean(out=str(tmp_path / "out"), min_side=100)]
+    for near, expected in ((True, "1girl, long_hair, smile, solo, hat"), (True, "1girl, long_hair, smile, solo, hat"), (False, "1girl, long_hair")):
+        run_steps(Place(tmp_path / "raw"), [*steps, Dedup(near=near)])
+        assert Store(tmp_path / "out").load()[0].imported_caption == expected
+
+
+def test_a_copy_with_a_caption_gives_it_to_one_without(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    draw().save(tmp_path / "raw" / "a.png")
+    resized(draw(), 0.8).save(tmp_path / "raw" / "b.png")
+    (tmp_path / "raw" / "b.txt").write_text("mira, smile", encoding="utf-8")
+    run_steps(Place(tmp_path / "raw"), [Clean(out=str(tmp_path / "out")), Dedup()])
+    assert [item.imported_caption for item in Store(tmp_path / "out").load()] == ["mira, smile", "mira, smile"]
+
+
+def test_what_was_cut_out_of_a_picture_is_no_copy_of_it(tmp_path: Path) -> None:
+    draw().save(tmp_path / "a.png")
+    draw().save(tmp_path / "a-head.png")
+    items = [Item("a", tmp_path / "a.png"), Item("a-head", tmp_path / "a-head.png", parent="a")]
+    assert [item.dropped for item in Dedup()(items, Store(tmp_path))] == ["", ""]
+
+
+@pytest.mark.slow
+def test_of_two_hundred_drawings_of_one_character_none_is_dropped(tmp_path: Path) -> None:
+    pictures = [image for image, _ in world.demo_pictures(200, 11)]
+    images = {f"p{index}.png": ImageOps.mirror(image) if index % 2 else image for index, image in enumerate(pictures)}
+    assert decide(tmp_path, images) == {}
