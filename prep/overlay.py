@@ -55,6 +55,7 @@ class Overlay:
         clear = self.explained >= SURELY and self.span >= LEAST_SPAN
         at_edge = self.strip <= STRIP and self.inset >= LEAST_INSET and (text or clear)
         even = self.opacity <= OPACITY and self.evenness <= EVENNESS and self.through >= THROUGH and self.span >= SPAN
+        even = even and (self.strip > STRIP or self.inset >= LEAST_INSET)  # clothes run out of the picture
         return self.thin and self.edges > 0 and (at_edge or (even and self.explained >= TRANSLUCENT))
 
     @property

@@ -3,7 +3,8 @@
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # torch and numpy read it when first imported. Workers with as many threads as cores wait for each other in spin locks: measured five times slower than one thread each.
+    # torch and numpy read it when they are first imported. Workers with as many threads as cores wait for each other in spin locks:
+    # measured five times slower than with one thread each.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
