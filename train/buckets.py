@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,17 +14,27 @@ Size = tuple[int, int]  # width, height in pixels
 
 @dataclass(frozen=True)
 class Fit:
-    """How a picture gets into its bucket: scaled to `resized`, which covers the bucket, then cropped around the centre."""
+    """How a picture gets into its bucket: scaled to `resized`, which covers the bucket, then cropped."""
 
     bucket: Size
     resized: Size
     ar_error: float  # aspect ratio of the bucket less that of the picture
+    place: tuple[int, int] | None = None  # left and top of the crop; None is around the centre
+
+    @property
+    def slack(self) -> tuple[int, int]:
+        """How many pixels of the resized picture are cut off, across and down."""
+        return self.resized[0] - self.bucket[0], self.resized[1] - self.bucket[1]
 
     @property
     def crop(self) -> tuple[int, int, int, int]:
         """The corners x0, y0, x1, y1 of the bucket in the resized picture."""
-        left, top = (self.resized[0] - self.bucket[0]) // 2, (self.resized[1] - self.bucket[1]) // 2
+        left, top = self.place or (self.slack[0] // 2, self.slack[1] // 2)
         return left, top, left + self.bucket[0], top + self.bucket[1]
+
+    def at(self, left: int, top: int) -> Fit:
+        """Return the same fit with another crop."""
+        return dataclasses.replace(self, place=(left, top))
 
 
 @dataclass(frozen=True)

@@ -1,115 +1,148 @@
-"""Encoded pictures on disk: each under a name made from all that its latents depend on, so that none can be stale."""
+"""Tensors that are made once and kept under a name made from all that they depend on, so that none can be stale."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError, atomic_write
-from train.buckets import Fit
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
-    from train.families.sd import Model
+Tensors = Mapping[str, "Tensor"]
 
-VERSION = 1  # raise it when `bucket_pixels` or the stored form changes
+# What a store holds in memory of what lies on the disk. All of a usual set of some hundred pictures fits; of 20,000 the rest is read when
+# it is needed. Measured with 20,000 pictures of 512 px: the process grows by 537 MB, and a picture is read in 0.06 ms from files that the
+# system has in its own memory, where a step of SD 1.5 takes 300 ms at batch 8 on an RTX 4090 (LyCORIS, docs/Guidelines.md).
+RESIDENT = 512 * 2**20  # bytes
+SUFFIX = ".safetensors"
+NOWHERE = Path(".nowhere")  # the folder of a store that has none: nothing is there
+DAY, GIGABYTE = 86_400, 10**9
 
 
-@dataclass(frozen=True)
-class LatentCache:
-    """The latents of one model's VAE, as mean and standard deviation, so that each use draws its own sample."""
+@dataclass
+class Store:
+    """Named groups of tensors in the files of a folder or, with no folder, in memory alone."""
 
-    folder: Path
-    model: Model
-    vae_hash: str
+    folder: Path | None
+    resident: int = RESIDENT
+    held: dict[str, Tensors] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    made: int = 0
 
-    @classmethod
-    def open(cls, folder: Path, model: Model) -> LatentCache:
-        """Open a cache folder, which need not exist yet."""
-        return cls(folder, model, hash_vae(model.vae))
+    def prepare(self, facts: Iterable[Any], make: Callable[[], Tensors]) -> None:
+        """See to it that `get` with these facts will have to make nothing; what lies there is marked as used today."""
+        key = key_of(facts)
+        self.used.add(key)
+        if key in self.held:
+            return
+        try:
+            os.utime(self._path(key))
+        except FileNotFoundError:
+            self._make(key, make)
 
-    def path(self, digest: str, fit: Fit, flip: bool) -> Path:
-        """Return where latents lie: named by the picture's pixels, size, crop, mirroring, the VAE, and the form they are kept in."""
-        parts = (VERSION, digest, *fit.resized, *fit.bucket, flip, self.vae_hash, "float32")
-        key = hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.safetensors"
-
-    def latents(self, digest: str, fit: Fit, flip: bool, image: Callable[[], Image.Image]) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation (4, h, w) in float32 on the CPU, from the disk or else encoded now.
-
-        `digest` is the picture's pixel_hash; `image` decodes it and is called only if it is needed.
-        """
-        path = self.path(digest, fit, flip)
-        found = _read(path)
+    def get(self, facts: Iterable[Any], make: Callable[[], Tensors]) -> Tensors:
+        """Return the tensors that `make` makes of what the facts say, from memory, from the disk, or else made now."""
+        key = key_of(facts)
+        self.used.add(key)
+        found = self.held.get(key)
         if found is None:
-            found = self._encode(bucket_pixels(image(), fit, flip))
-            _write(path, *found)
+            found = self._read(key)
+            if found is None:
+                return self._make(key, make)
+            self._hold(key, found)
         return found
 
-    def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        import torch
+    def path(self, facts: Iterable[Any]) -> Path:
+        """Return where the tensors of these facts lie, or would."""
+        return self._path(key_of(facts))
 
-        # One picture at a time: its latents must not depend on which others it shares a batch with.
-        mean, std = (part[0].float().cpu().contiguous() for part in self.model.encode_images(pixels[None]))
-        if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
-            raise UserError(f"the VAE of {self.model.path} gives no finite latents; give a base model with another VAE")
-        return mean, std
+    def _path(self, key: str) -> Path:
+        return (self.folder or NOWHERE) / key[:2] / f"{key}{SUFFIX}"
+
+    def _make(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+        found = make()
+        self.made += 1
+        if self.folder:
+            _write(self._path(key), found)
+        self._hold(key, found)
+        return found
+
+    def _hold(self, key: str, found: Tensors) -> None:
+        """Keep tensors in memory: all of them if they lie nowhere else, else while there is room; the first come stay."""
+        size = sum(tensor.nbytes for tensor in found.values())
+        if self.folder is None:
+            self.held[key] = found
+        elif size <= self.resident:
+            self.resident -= size
+            self.held[key] = found
+
+    def _read(self, key: str) -> Tensors | None:
+        """Read a file; one that is missing or broken is None, and is then made anew."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        if self.folder is None:
+            return None
+        try:
+            return load(self._path(key).read_bytes())
+        except (FileNotFoundError, SafetensorError):
+            return None
 
 
-def bucket_pixels(image: Image.Image, fit: Fit, flip: bool = False) -> Tensor:
-    """Scale, crop and perhaps mirror an RGB picture into its bucket: pixels (3, H, W) in [-1, 1]."""
-    import numpy as np
+def key_of(facts: Iterable[Any]) -> str:
+    """Hash facts to a name; they are written out with their types' own `repr`, so that 1, 1.0 and "1" differ."""
+    return hashlib.sha256("|".join(map(repr, facts)).encode()).hexdigest()
+
+
+def prune(folders: Iterable[Path], keep: Collection[str], gigabytes: float, days: int, now: float | None = None) -> tuple[int, int]:
+    """Delete what was not used for so many days, then what was used longest ago until the rest takes no more than so many gigabytes.
+
+    0 is no limit. What this run uses (its keys in `keep`) stays in any case. Returns how many files went, and their bytes.
+    """
+    now = time.time() if now is None else now
+    found = sorted((*_facts(path), path) for folder in folders for path in folder.glob(f"??/*{SUFFIX}"))
+    total, gone, freed = sum(size for _, size, _ in found), 0, 0
+    for used, size, path in found:
+        old = bool(days) and used < now - days * DAY
+        over = bool(gigabytes) and total - freed > gigabytes * GIGABYTE
+        if (old or over) and path.stem not in keep:
+            path.unlink(missing_ok=True)  # another run may prune the same folder
+            gone, freed = gone + 1, freed + size
+    return gone, freed
+
+
+def hash_modules(modules: Iterable[Any]) -> str:
+    """Hash the weights of modules, all of them: that a base was trained a little further must be seen."""
     import torch
-    from PIL import Image, ImageOps
 
-    sized = image if image.size == fit.resized else image.resize(fit.resized, Image.Resampling.LANCZOS)
-    sized = sized.crop(fit.crop)
-    values = np.asarray(ImageOps.mirror(sized) if flip else sized, dtype=np.float32)
-    return torch.from_numpy(values / 127.5 - 1).permute(2, 0, 1).contiguous()
-
-
-def bucket_mask(mask: Image.Image, fit: Fit, flip: bool, scale: int) -> Tensor:
-    """Bring a loss mask (L) into its picture's bucket and to the size of latents: (1, h, w), each the mean of scale x scale pixels."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps
-
-    sized = mask if mask.size == fit.resized else mask.resize(fit.resized, Image.Resampling.BOX)
-    sized = sized.crop(fit.crop)
-    values = np.asarray(ImageOps.mirror(sized) if flip else sized, dtype=np.float32) / 255
-    height, width = values.shape
-    return torch.from_numpy(values.reshape(height // scale, scale, width // scale, scale).mean(axis=(1, 3)))[None]
-
-
-def hash_vae(vae: Any) -> str:
-    """Hash a VAE's weights and the scale of its latents."""
-    import torch
-
-    digest = hashlib.sha256(f"{vae.dtype}|{vae.config.scaling_factor}".encode())
-    for name, tensor in sorted(vae.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[Tensor, Tensor] | None:
-    """Read cached latents; a file that is missing or broken is None, and is then made anew."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+def _facts(path: Path) -> tuple[float, int]:
+    """Return when a file was last used and its size; one that is gone already counts for nothing."""
     try:
-        found = load(path.read_bytes())
-        return found["mean"], found["std"]
-    except (FileNotFoundError, SafetensorError, KeyError):
-        return None
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0.0, 0
+    return stat.st_mtime, stat.st_size
 
 
-def _write(path: Path, mean: Tensor, std: Tensor) -> None:
+def _write(path: Path, tensors: Tensors) -> None:
     from safetensors.torch import save
 
-    atomic_write(path, save({"mean": mean, "std": std}))
+    try:
+        atomic_write(path, save(dict(tensors)))
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); make room, or set cache_latents_to_disk = false to keep it in memory") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.options import UserError, build, load_object, option, settings_of, unknown_keys
+from train.subsets import Subset, read_subsets
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,41 @@ class DataConfig:
     max_train_steps: int | None = option(None, help="Stop after this many steps, even before the last epoch.", min=1)
     keep_tokens: int = option(1, help="Leading tags that the shuffle leaves in place.", min=0)
     shuffle_caption: bool = option(True, help="Shuffle the tags of a caption each time it is used.")
+    keep_tokens_separator: str = option("", help="Sign that ends the tags that stay in front, such as |||; a second one begins those that stay last.")
+    secondary_separator: str = option("", help="Sign that becomes a comma after the shuffle, such as ;;; between tags that stay together.")
+    caption_prefix: str = option("", help="Text in front of every caption.")
+    caption_suffix: str = option("", help="Text behind every caption.")
     caption_dropout_rate: float = option(0.0, help="Share of samples trained with an empty caption.", min=0, max=1)
+    caption_dropout_every_n_epochs: int = option(0, help="Train every so many epochs with empty captions; 0 never.", min=0)
+    caption_tag_dropout_rate: float = option(
+        0.0, help="Share of tags that are left out, each time anew; those kept in front never are.", min=0, max=1
+    )
+    token_warmup_min: int = option(1, help="Free tags that a caption begins with under token_warmup_step.", min=0)
+    token_warmup_step: float = option(0.0, help="Step by which captions have grown to all their tags, under 1 a share of the run; 0 is off.", min=0)
+    enable_wildcard: bool = option(False, help="Choose one of {a|b} in captions each time, and one of their lines.")
+    weighted_captions: bool = option(False, help="Read (tag:1.2) and [tag] in captions as weights, as the web UIs do.")
+    caption_variants: int = option(
+        0, help="Wordings that are made of each caption, so that a frozen text encoder runs once; 0 makes new ones.", min=0
+    )
     flip_aug: bool = option(False, help="Mirror pictures at random; not for asymmetric concepts.")
+    random_crop: bool = option(False, help="Crop what does not fit the bucket at random instead of evenly on both sides.")
+    color_aug: bool = option(False, help="Turn hue and brightness a little; not for concepts that have a colour.")
+    augment_variants: int = option(4, help="Crops and colours that are encoded of each picture under random_crop and color_aug.", min=1)
     alpha_mask: bool = option(True, help="Transparency is a loss mask: parts that `prep marks` and others masked are not learned.")
     prior_loss_weight: float = option(1.0, help="Weight of a regularization picture's loss.", min=0)
+    reg_use: str = option(
+        "paired", help="Which regularization pictures an epoch uses: others each time, or always the first.", choices=("paired", "sd-scripts")
+    )
     enable_bucket: bool = option(True, help="Group pictures by aspect ratio instead of cropping all to a square.")
     min_bucket_reso: int = option(256, help="Shortest side of a bucket in pixels.", min=64)
     max_bucket_reso: int = option(1024, help="Longest side of a bucket in pixels.", min=64)
     bucket_reso_steps: int = option(64, help="Bucket sides are multiples of this many pixels.", min=8)
     bucket_no_upscale: bool = option(False, help="Never enlarge a picture to fill its bucket.")
+    cache_latents_to_disk: bool = option(True, help="Keep what was encoded in .atelier beside the tree; else in memory, for this run alone.")
+    cache_text_encoder_outputs: bool = option(True, help="Encode captions once, if the text encoder is frozen and they do not vary without end.")
+    cache_max: float = option(50.0, help="Gigabytes that .atelier may take; what was used longest ago goes first, and 0 is no limit.", min=0)
+    cache_days: int = option(60, help="Days after which what was not used is deleted from .atelier; 0 keeps it.", min=0)
+    subsets: tuple[Subset, ...] = ()  # the [[subset]] tables
 
 
 @dataclass(frozen=True)
@@ -183,6 +210,10 @@ class TrainConfig:
             except UserError as error:
                 faults.append(str(error))
                 sections[name] = section()  # stands in, so that the faults of the other sections are found as well
+        try:
+            sections["data"] = dataclasses.replace(sections["data"], subsets=read_subsets(settings.get("subset", []), DataConfig))
+        except UserError as error:
+            faults.append(str(error))
         faults += unknown_keys("[train]", table, known_keys())
         config = _filled(cls(**sections))
         faults += _conflicts(config)
@@ -237,6 +268,9 @@ FREE = frozenset(
         "output_name",
         "network_weights",  # its content is part of the fingerprint, and that of the others changes the base's
         "base_weights",
+        "cache_latents_to_disk",
+        "cache_max",
+        "cache_days",
         "save_precision",
         "save_format",
         "save_state_every_n_steps",
@@ -279,6 +313,7 @@ def _conflicts(config: TrainConfig) -> list[str]:
     """Say which settings cannot stand together."""
     conflicts_of_training = load_object("train.conflicts:conflicts_of_training")  # by string, as the tables: the parts of a run import this file
     conflicts_of_network = load_object("train.adapters.settings:conflicts_of_network")
+    conflicts_of_data = load_object("train.wording:conflicts_of_data")
     data, network, name = config.data, config.network, config.output.output_name
     checks = [
         (not (network.train_unet or network.train_text_encoder), "train_unet and train_text_encoder are both false; switch one on"),
@@ -286,4 +321,6 @@ def _conflicts(config: TrainConfig) -> list[str]:
         (bool(data.bucket_reso_steps % 8), "bucket_reso_steps must be a multiple of 8, the pixels of one latent; use 64"),
         (Path(name).name != name, f"output_name {name!r} is not a plain file name; leave out folders"),
     ]
-    return [sentence for wrong, sentence in (*checks, *conflicts_of_network(config.network), *conflicts_of_training(config)) if wrong]
+    return [
+        sentence for wrong, sentence in (*checks, *conflicts_of_data(data), *conflicts_of_network(network), *conflicts_of_training(config)) if wrong
+    ]

@@ -1,53 +1,38 @@
-"""From a training tree to batches: which pictures, how often, in which order, with which captions; all of it reproducible."""
+"""From a training tree to batches: which pictures, in which views, with which captions; all of it reproducible."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.captions import join, parse, read_caption, shuffle
-from prep.images import WHITE, Decoded, PictureError, decode, pixel_hash
-from prep.options import UserError
-from prep.tree import Folder, read_tree
-from train.buckets import BucketRule, Fit, Size
-from train.cache import LatentCache, bucket_mask
+from train.buckets import BucketRule
+from train.cache import GIGABYTE, Store, prune
+from train.latents import LatentCache
+from train.looks import Looks
+from train.pictures import Picture, bucket_rule, folder_counts, look_at, tag_frequency
+from train.plan import SamplePlan, describe_reg
+from train.subsets import folders_of
+from train.text_cache import TextCache, tokenized
+from train.wording import Moment, all_wordings, vary_caption
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
-    from train.config import DataConfig, TrainConfig
-    from train.families.sd import Model
+    from train.config import TrainConfig
+    from train.families.sd import Conditioning, Model
+    from train.views import View
+
+__all__ = ["Batch", "Picture", "SamplePlan", "TrainingSet", "bucket_rule"]  # prep asks for the middle three here
 
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # passes items through and shows a bar: items, title, total
-CACHE = Path(".atelier") / "latents"  # beside the tree, where a new tree finds what an old one had encoded
+CACHE = Path(".atelier")  # beside the tree, where a new tree finds what an old one had encoded
+LATENTS, TEXT, LOOKS = "latents", "text", "looks.json"  # in it
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the tree as the run sees it; two in one bucket may share a batch."""
-
-    path: Path
-    digest: str  # of its pixels
-    fit: Fit
-    caption: str
-    folder: Folder
-    masked: bool = False  # parts of it are transparent, and that is a loss mask
-    size: Size = (0, 0)  # width and height before it is scaled
-
-    @property
-    def bucket(self) -> Size:
-        return self.fit.bucket
-
-    def conditioning_size(self, flip: bool) -> tuple[int, int, int, int, int, int]:
-        """Return original height and width, crop top and left in the scaled picture, bucket height and width (SDXL, section 2.2)."""
-        left, top, right, _ = self.fit.crop
-        return self.size[1], self.size[0], top, self.fit.resized[0] - right if flip else left, self.bucket[1], self.bucket[0]
+Sample = tuple[Picture, "View"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +45,11 @@ class Batch:
     sizes: Tensor  # (B, 6): original height and width, crop top and left, target height and width, in pixels
     weight: Tensor  # (B,) what each sample's loss counts
     captions: list[str]
+    seed: int = 0  # of all chance that its step takes: noise, timesteps, dropout
     mask: Tensor | None = None  # (B, 1, h, w) in 0..1, 0 where nothing is learned; None if all of all pictures is
     pictures: list[Path] = field(default_factory=list)
+    token_weights: Tensor | None = None  # (B, chunks, 77); None if no token is weighted
+    text: Conditioning | None = None  # of the captions, if the text encoder is frozen and they were encoded before
 
 
 @dataclass(frozen=True)
@@ -73,213 +61,146 @@ class TrainingSet:
     rule: BucketRule
     pictures: tuple[Picture, ...]
     plan: SamplePlan
-    latents: dict[tuple[int, bool], tuple[Tensor, Tensor]]  # (index in `pictures`, mirrored) -> mean, std
-    masks: dict[tuple[int, bool], Tensor] = field(default_factory=dict)  # the same of loss masks, (1, h, w)
+    latents: LatentCache
+    text: TextCache | None = None  # None: captions are encoded in each step
+    pruned: tuple[int, int] = (0, 0)  # files and bytes that went from the cache
+    processes: int = 1  # that share the batches of a step
 
     @classmethod
-    def load(cls, config: TrainConfig, model: Model, progress: Track = lambda items, title, total: items) -> TrainingSet:
-        """Read the tree, find every picture's bucket and encode those that the run will use; raises UserError."""
-        data = config.data
-        rule = bucket_rule(data, model)
-        cache = LatentCache.open(data.tree.parent / CACHE, model)
-        files = [(path, folder) for folder in read_tree(data.tree) for path in folder.pictures]
-        pictures = tuple(_look_at(path, folder, rule, data.alpha_mask) for path, folder in progress(files, "looking at pictures", len(files)))
+    def load(cls, config: TrainConfig, model: Model, progress: Track = lambda items, title, total: items, processes: int = 1) -> TrainingSet:
+        """Read the tree, find every picture's bucket and encode what the run will use; raises UserError."""
+        data, root = config.data, config.data.tree.parent / CACHE
+        on_disk = data.cache_latents_to_disk
+        rule, looks = bucket_rule(data, model), Looks.open(root / LOOKS if on_disk else None)
+        files = [(path, folder, own) for folder, own in folders_of(data) for path in folder.pictures]
+        pictures = tuple(look_at(path, folder, own, rule, looks) for path, folder, own in progress(files, "looking at pictures", len(files)))
+        looks.save()
         plan = SamplePlan.make(pictures, config)
-        wanted = [(i, flip) for i in plan.used(data.num_epochs) for flip in ((False, True) if data.flip_aug else (False,))]
-        latents, masks = {}, {}
-        for index, flip in progress(wanted, "encoding pictures", len(wanted)):
-            picture = pictures[index]
-            latents[index, flip] = cache.latents(picture.digest, picture.fit, flip, partial(_pixels, picture.path, data.alpha_mask))
-            alpha = _open(picture.path, True).alpha if picture.masked else None
-            if alpha is not None:
-                masks[index, flip] = bucket_mask(alpha, picture.fit, flip, model.vae_scale)
-        return cls(config, model, rule, pictures, plan, latents, masks)
+        used = [pictures[index] for index in plan.used(data.num_epochs)]
+        latents = LatentCache.open(Store(root / LATENTS if on_disk else None), model)
+        wanted = {(picture.digest, view): picture for picture in used for view in picture.all_views()}
+        for (digest, view), picture in progress(wanted.items(), "encoding pictures", len(wanted)):
+            latents.prepare(digest, view, picture.pixels)
+        text = _encoded_text(used, Store(root / TEXT if on_disk else None), config, model, progress)
+        kept = latents.store.used | (text.store.used if text else set())
+        folders = [root / LATENTS, root / TEXT] if on_disk else []
+        return cls(config, model, rule, pictures, plan, latents, text, prune(folders, kept, data.cache_max, data.cache_days), processes)
 
     @property
     def batches_per_epoch(self) -> int:
         return self.plan.batches_per_epoch
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from number `start` on; those before are not made."""
+    @property
+    def batches_a_step(self) -> int:
+        """Batches that make one step of the optimizer, on all processes together."""
+        return self.config.optimizer.gradient_accumulation_steps * self.processes
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run; none reaches over the end of an epoch."""
+        return min(self.config.data.num_epochs * -(-self.batches_per_epoch // self.batches_a_step), self.config.data.max_train_steps or 10**9)
+
+    def batches(self, epoch: int, start: int = 0, every: int = 1) -> Iterator[Batch]:
+        """Yield the batches of an epoch whose numbers are start, start + every and so on; the others are not made."""
         planned = self.plan.batches(epoch)
         largest = max(map(len, planned))
-        for number in range(start, len(planned)):
-            yield self._batch(planned[number], largest, random.Random(f"{self.config.output.seed}/{epoch}/{number}"))
+        for number in range(start, len(planned), every):
+            chosen = [self.pictures[index] for index in planned[number]]
+            yield self._batch(chosen, largest, random.Random(f"{self.config.output.seed}/{epoch}/{number}"), self._moment(epoch, number))
 
-    def _batch(self, indices: Sequence[int], largest: int, rng: random.Random) -> Batch:
+    def _moment(self, epoch: int, number: int) -> Moment:
+        """Say which step a batch is part of."""
+        an_epoch = -(-self.batches_per_epoch // self.batches_a_step)
+        return Moment(epoch, epoch * an_epoch + number // self.batches_a_step, self.steps)
+
+    def _batch(self, chosen: Sequence[Picture], largest: int, rng: random.Random, moment: Moment) -> Batch:
         import torch
 
-        data = self.config.data
-        chosen = [self.pictures[index] for index in indices]
-        captions = [vary_caption(picture.caption, data, rng) for picture in chosen]
-        samples = [(index, data.flip_aug and rng.random() < 0.5) for index in indices]
-        latents = [self.latents[sample] for sample in samples]
+        captions = [vary_caption(picture.caption, picture.settings, rng, moment) for picture in chosen]
+        samples = [(picture, _drawn(picture, rng)) for picture in chosen]
+        latents = [self.latents.latents(picture.digest, view, picture.pixels) for picture, view in samples]
+        sizes = torch.tensor([picture.conditioning_size(view) for picture, view in samples])
+        wording = tokenized(captions, self.model, self.config)
         # The step takes a mean over the batch: in a batch cut short, each sample would else count more than its like.
-        share = len(indices) / largest
+        share = len(chosen) / largest
+        prior = self.config.data.prior_loss_weight
         return Batch(
             latent_mean=torch.stack([mean for mean, _ in latents]),
             latent_std=torch.stack([std for _, std in latents]),
-            input_ids=self.model.tokenize(captions, self.config.model.max_token_length),
-            sizes=torch.tensor([self.pictures[index].conditioning_size(flip) for index, flip in samples]),
-            weight=torch.tensor([share * (data.prior_loss_weight if picture.folder.is_reg else 1.0) for picture in chosen]),
+            input_ids=wording.input_ids,
+            sizes=sizes,
+            weight=torch.tensor([share * (prior if picture.folder.is_reg else 1.0) for picture in chosen]),
             captions=captions,
-            mask=self._masks(samples),
+            seed=rng.getrandbits(63),
+            mask=self._masks(samples, latents[0][0]),
             pictures=[picture.path for picture in chosen],
+            token_weights=wording.weights,
+            text=self.text.conditioning(captions, sizes) if self.text else None,
         )
 
-    def _masks(self, samples: Sequence[tuple[int, bool]]) -> Tensor | None:
+    def _masks(self, samples: Sequence[Sample], like: Tensor) -> Tensor | None:
         """Stack the loss masks of some samples of one size; None if nothing of them is masked."""
         import torch
 
-        if not any(sample in self.masks for sample in samples):
+        if not any(picture.mask for picture, _ in samples):
             return None
-        whole = torch.ones_like(self.latents[samples[0]][0][:1])
-        return torch.stack([self.masks.get(sample, whole) for sample in samples])
+        whole = torch.ones_like(like[:1])
+        return torch.stack([self.latents.mask(p.mask, view, p.transparency) if p.mask else whole for p, view in samples])
+
+    def notes(self) -> list[str]:
+        """Say what a user should know of the data before the first step, a line each."""
+        data = self.config.data
+        reg = sum(picture.folder.is_reg for picture in self.pictures)
+        gone, freed = self.pruned
+        made = self.latents.store.made
+        text = f", {self.text.store.made} of {len(self.text.store.used)} captions" if self.text else ""
+        lines = [
+            describe_reg(self.plan, reg, data.num_epochs, data.reg_use),
+            f"encoded {made} of {len(self.latents.store.used)} pictures{text}, the rest was there" if made or text else "",
+            f"{gone} encoded files that were not used for long are deleted, {freed / GIGABYTE:.3g} GB" if gone else "",
+        ]
+        return [line for line in lines if line]
 
     def summary(self) -> dict[str, Any]:
         """Count what the run trains on, in plain types, for the file's metadata and for the table at the end."""
         training = [picture for picture in self.pictures if not picture.folder.is_reg]
-        reg = [index for index, picture in enumerate(self.pictures) if picture.folder.is_reg]
-        used = set(self.plan.used(self.config.data.num_epochs))
+        reg = [picture for picture in self.pictures if picture.folder.is_reg]
         epoch = [self.pictures[index] for batch in self.plan.batches(0) for index in batch]
         buckets = Counter(picture.bucket for picture in epoch)
-        folders: dict[Path, Folder] = {picture.folder.path: picture.folder for picture in self.pictures}
         return {
             "pictures": len(training),
             "train_samples": sum(not picture.folder.is_reg for picture in epoch),
             "reg_pictures": len(reg),
             "reg_samples": sum(picture.folder.is_reg for picture in epoch),
-            "reg_unused": sum(index not in used for index in reg),
+            "reg_unused": len(reg) - len(self.plan.reg_used(self.config.data.num_epochs)),
             "batches_per_epoch": self.batches_per_epoch,
+            "processes": self.processes,
             "resolution": list(self.rule.resolution),
             "buckets": [{"size": list(size), "count": buckets[size]} for size in sorted(buckets)],
             "mean_ar_error": sum(abs(picture.fit.ar_error) for picture in epoch) / len(epoch),
-            "dataset_dirs": _folder_counts(folder for folder in folders.values() if not folder.is_reg),
-            "reg_dataset_dirs": _folder_counts(folder for folder in folders.values() if folder.is_reg),
+            "dataset_dirs": folder_counts(training),
+            "reg_dataset_dirs": folder_counts(reg),
             "tag_frequency": tag_frequency(training),
         }
 
 
-@dataclass(frozen=True)
-class SamplePlan:
-    """Which picture is trained when: per bucket, training samples and a fixed quota of regularization samples in turn."""
-
-    train: dict[Size, list[int]]  # bucket -> indices, each as often as its folder repeats it
-    reg: dict[Size, list[int]]  # bucket -> indices in the order in which the epochs go through them, round and round
-    quota: dict[Size, int]  # bucket -> regularization samples an epoch
-    batch_size: int
-    seed: int
-
-    @classmethod
-    def make(cls, pictures: Sequence[Picture], config: TrainConfig) -> SamplePlan:
-        """Plan as many regularization samples as training samples, if there are any pictures for them."""
-        train: dict[Size, list[int]] = defaultdict(list)
-        reg: dict[Size, list[int]] = defaultdict(list)
-        for index, picture in enumerate(pictures):
-            kind = reg if picture.folder.is_reg else train
-            kind[picture.bucket] += [index] * picture.folder.repeats
-        if not train:
-            raise UserError(f"{config.data.tree} holds no training pictures; put them under img/N_concept, as `prep build` does")
-        rng = random.Random(f"{config.output.seed}/reg")
-        orders = {size: rng.sample(reg[size], len(reg[size])) for size in sorted(reg)}
-        quota = apportion(sum(len(found) for found in train.values()), {size: len(order) for size, order in orders.items()})
-        return cls(dict(train), orders, quota, config.data.train_batch_size, config.output.seed)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """The same for every epoch: what changes from one to the next is which pictures, not how many of a size."""
-        return sum(-(-self._count(size) // self.batch_size) for size in self._sizes())
-
-    def _sizes(self) -> list[Size]:
-        return sorted(size for size in {*self.train, *self.reg} if self._count(size))
-
-    def _count(self, size: Size) -> int:
-        return len(self.train.get(size, ())) + self.quota.get(size, 0)
-
-    def _reg_of(self, size: Size, epoch: int) -> list[int]:
-        pool, quota = self.reg.get(size, []), self.quota.get(size, 0)
-        return [pool[n % len(pool)] for n in range(epoch * quota, (epoch + 1) * quota)]
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        """List the epoch's batches as indices of pictures; none mixes sizes, and in each the two kinds take turns."""
-        rng = random.Random(f"{self.seed}/{epoch}")
-        queues, order = {}, []
-        for size in self._sizes():
-            train = self.train.get(size, [])
-            samples = take_turns(rng.sample(train, len(train)), self._reg_of(size, epoch))
-            queues[size] = iter([samples[i : i + self.batch_size] for i in range(0, len(samples), self.batch_size)])
-            order += [size] * -(-len(samples) // self.batch_size)
-        # Shuffle which bucket comes when, not the batches of a bucket: with batch size 1 the two kinds still take turns.
-        rng.shuffle(order)
-        return [next(queues[size]) for size in order]
-
-    def used(self, epochs: int) -> list[int]:
-        """List the pictures that so many epochs touch; of a surplus of regularization pictures the rest need no encoding."""
-        touched = {index for indices in self.train.values() for index in indices}
-        for size, pool in self.reg.items():
-            touched |= set(pool[: self.quota[size] * epochs])
-        return sorted(touched)
+def _drawn(picture: Picture, rng: random.Random) -> View:
+    """Draw which view of a picture is shown."""
+    flip = picture.settings.flip_aug and rng.random() < 0.5
+    return picture.view(rng.randrange(picture.views) if picture.views > 1 else 0, flip)
 
 
-def bucket_rule(data: DataConfig, model: Model) -> BucketRule:
-    """Make the run's bucket rule: the settings, and the base model's own resolution unless one is set."""
-    side = data.resolution or model.resolution
-    if side % model.vae_scale:
-        raise UserError(f"resolution is {side}, but this base model takes multiples of {model.vae_scale} pixels; set another resolution")
-    limits = (data.min_bucket_reso, data.max_bucket_reso, data.bucket_reso_steps)
-    return BucketRule((side, side), *limits, no_upscale=data.bucket_no_upscale, enabled=data.enable_bucket)
-
-
-def vary_caption(caption: str, data: DataConfig, rng: random.Random) -> str:
-    """Drop the whole caption at the set rate, else shuffle its tags behind the first `keep_tokens`."""
-    if rng.random() < data.caption_dropout_rate:
-        return ""
-    return join(shuffle(parse(caption), data.keep_tokens, rng)) if data.shuffle_caption else caption
-
-
-def take_turns(first: Sequence[int], second: Sequence[int]) -> list[int]:
-    """Merge two lists evenly, each in its own order: equal ones alternate, a shorter one is spread over the longer."""
-    placed = [((i + 0.5) / len(items), kind, item) for kind, items in enumerate((first, second)) for i, item in enumerate(items)]
-    return [item for _, _, item in sorted(placed, key=lambda entry: entry[:2])]
-
-
-def apportion(total: int, sizes: dict[Size, int]) -> dict[Size, int]:
-    """Share out `total` in proportion to `sizes`, in whole numbers, the largest remainders first."""
-    whole = sum(sizes.values())
-    shares = {key: total * size // whole for key, size in sizes.items()}
-    by_remainder = sorted(sizes, key=lambda key: (-(total * sizes[key] % whole), key))
-    for key in by_remainder[: total - sum(shares.values()) if sizes else 0]:
-        shares[key] += 1
-    return shares
-
-
-def tag_frequency(pictures: Iterable[Picture]) -> dict[str, dict[str, int]]:
-    """Count each folder's tags, lower-cased, once a picture (what the web UIs list as a LoRA's words)."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+def _encoded_text(pictures: Iterable[Picture], store: Store, config: TrainConfig, model: Model, progress: Track) -> TextCache | None:
+    """Encode all captions that may come up; None if the text encoder learns, or if they are without end."""
+    if config.network.train_text_encoder or not config.data.cache_text_encoder_outputs:
+        return None
+    wordings: set[str] = set()
     for picture in pictures:
-        counts[picture.folder.path.name].update(tag.lower() for tag in parse(picture.caption))
-    return {name: dict(counter.most_common()) for name, counter in sorted(counts.items())}
-
-
-def _folder_counts(folders: Iterable[Folder]) -> dict[str, dict[str, int]]:
-    return {folder.path.name: {"n_repeats": folder.repeats, "img_count": len(folder.pictures)} for folder in folders}
-
-
-def _look_at(path: Path, folder: Folder, rule: BucketRule, alpha_mask: bool) -> Picture:
-    """Read a picture's pixels and caption: its first line, as other trainers do, or the folder's concept if it has none."""
-    lines = (read_caption(path) or "").splitlines()
-    decoded = _open(path, alpha_mask)
-    image, masked = decoded.image, alpha_mask and decoded.alpha is not None
-    return Picture(path, pixel_hash(image), rule.fit(*image.size), lines[0].strip() if lines else folder.concept, folder, masked, image.size)
-
-
-def _pixels(path: Path, alpha_mask: bool) -> Image.Image:
-    return _open(path, alpha_mask).image
-
-
-def _open(path: Path, alpha_mask: bool) -> Decoded:
-    """Decode a picture of the tree; the colours under its transparency are kept if that is a loss mask."""
-    try:
-        return decode(path, None if alpha_mask else WHITE)
-    except PictureError as error:
-        raise UserError(f"{path} cannot be read ({error}); mend it or take it out of the tree") from None
+        found = all_wordings(picture.caption, picture.settings)
+        if found is None:
+            return None
+        wordings |= found
+    cache = TextCache.open(store, model, config)
+    for caption in progress(sorted(wordings), "encoding captions", len(wordings)):
+        cache.prepare(caption)
+    return cache

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prep.captions import read_caption
 from prep.tree import Folder
 from train.config import FREE, OutputConfig, TrainConfig
+from train.subsets import read_tree_subsets
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 MARK = "atelier_run"  # the key in a LoRA file's metadata
 
 
-def fingerprint_of(config: TrainConfig, folders: Iterable[Folder], modules: Iterable[nn.Module]) -> dict[str, Any]:
-    """Say what a run depends on: settings, the tree's content, the base's weights; paths are left out, so a project may move."""
+def fingerprint_of(config: TrainConfig, folders: Iterable[Folder], modules: Iterable[nn.Module], processes: int = 1) -> dict[str, Any]:
+    """Say what a run depends on: settings, processes, the tree's content, the base's weights; not paths, so a project may move."""
     settings = {key: value for key, value in config.flat().items() if key not in FREE}
     start = Path(config.network.network_weights).expanduser()
     digest = hashlib.sha256(start.read_bytes()).hexdigest()[:12] if start.is_file() else ""
-    return {**settings, "the LoRA it starts from": digest, "the tree": tree_digest(folders), "the base model": weights_digest(modules)}
+    subsets = (*read_tree_subsets(config.data.tree, type(config.data)), *config.data.subsets)
+    contents = {"the LoRA it starts from": digest, "the tree": tree_digest(folders), "the base model": weights_digest(modules)}
+    return {**settings, **contents, "processes": processes, "the subsets": "; ".join(map(str, subsets))}
 
 
 def run_mark(output: OutputConfig, fingerprint: Mapping[str, Any], steps: int, loss: float) -> str:

@@ -79,7 +79,7 @@ def build_metadata(config: TrainConfig, model: Model, summary: Facts, progress: 
         **_network_facts(config, progress),
         **_data_facts(config, summary),
         **_settings_facts(config),
-        **_rate_facts(config),
+        **_rate_facts(config, summary.get("processes", 1)),
         **_progress_facts(config, progress),
         **_modelspec(config, model, summary, progress),
         **_origin(config),
@@ -115,7 +115,7 @@ def _data_facts(config: TrainConfig, summary: Facts) -> Facts:
         "ss_num_batches_per_epoch": summary["batches_per_epoch"],
         "ss_resolution": str(tuple(summary["resolution"])),
         "ss_batch_size_per_device": data.train_batch_size,
-        "ss_total_batch_size": data.train_batch_size,
+        "ss_total_batch_size": data.train_batch_size * summary.get("processes", 1),
         "ss_enable_bucket": data.enable_bucket,
         "ss_min_bucket_reso": data.min_bucket_reso,
         "ss_max_bucket_reso": data.max_bucket_reso,
@@ -162,10 +162,10 @@ def _settings_facts(config: TrainConfig) -> Facts:
     return {key: fact(setting, otherwise) for key, setting, otherwise in SETTINGS}
 
 
-def _rate_facts(config: TrainConfig) -> Facts:
+def _rate_facts(config: TrainConfig, processes: int) -> Facts:
     optimizer, network = config.optimizer, config.network
     trained = {"unet": network.train_unet, "text_encoder": network.train_text_encoder}
-    rates = learning_rates(optimizer, samples_per_step(config))
+    rates = learning_rates(optimizer, samples_per_step(config, processes))
     arguments = f"({','.join(optimizer.optimizer_args.split())})" if optimizer.optimizer_args else ""
     return {"ss_optimizer": optimizer.optimizer + arguments, **{f"ss_{part}_lr": rates[part] if trained[part] else None for part in rates}}
 

@@ -66,15 +66,21 @@ class Processes:
 
     def total(self, *values: float) -> list[float]:
         """Return the sums of some numbers over all processes."""
+        return self._reduced(values, "SUM")
+
+    def greatest(self, *values: int) -> list[int]:
+        """Return the greatest of each number among all processes."""
+        return [int(value) for value in self._reduced(values, "MAX")]
+
+    def _reduced(self, values: Sequence[float], how: str) -> list[float]:
         if self.count == 1:
             return list(values)
         import torch
         from torch import distributed
 
-        kind = torch.float32 if self.device and self.device.type == "mps" else torch.float64
-        sums = torch.tensor(values, dtype=kind, device=self.device)
-        distributed.all_reduce(sums)
-        return sums.tolist()
+        found = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(found, getattr(distributed.ReduceOp, how))
+        return found.tolist()
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give each parameter the sum of its gradients; one that has none anywhere keeps none, so that the optimizer leaves it alone."""

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
@@ -18,6 +19,7 @@ from train.log import StepLog, track
 from train.milestones import reach
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
+from train.processes import Processes
 from train.result import RunResult, draw_samples, save_checked
 from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals
 from train.state import Job, TrainState, read_state
@@ -35,18 +37,20 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
     from train.adapters.build import merge_base_weights
     from train.families import load_model
 
-    folders = checked_tree(config.data)
-    with StopSignals() as signals:
-        runtime = Runtime.choose(config.output.mixed_precision)
+    processes = Processes.join()
+    with processes.quiet(), StopSignals() as signals:
+        folders = checked_tree(config.data)
+        runtime = Runtime.choose(config.output.mixed_precision, processes)
         print(f"computing on {runtime.description}")
         optimizer_maker(config.optimizer)  # one that is not installed, or cannot do it, is said before a base model is loaded
         model = load_model(config.model.base, vae=config.model.vae, prediction_type=config.model.prediction_type)
         model.scheduler_config = with_zero_terminal_snr(model.scheduler_config, config.objective.zero_terminal_snr)  # samples are drawn by it too
         for line in merge_base_weights(config.network, model):
             print(line)
-        fingerprint = fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders))
+        fingerprint = fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders), processes.count)
         if restart:
-            config.output.file("-state.pt").unlink(missing_ok=True)
+            with processes.first_alone():
+                config.output.file("-state.pt").unlink(missing_ok=True)
         elif done := finished_run(config.output, fingerprint):
             print(f"{config.output.file('.safetensors')} is the result of these settings already; give --restart to train it again")
             sheet = config.output.file("-samples.png")
@@ -56,11 +60,13 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
         state = start(job, saved)
         announce(job, state)
         train(job, state, signals)
-        path = config.output.file(".safetensors")
-        save_checked(path, job, state)
-        print(f"{path} saved and read back: {len(state.network.layers)} layers, mean loss {state.mean_loss:.4f}")
-        samples = draw_samples(job, state, config.output.file("-samples.png"))
-        config.output.file("-state.pt").unlink(missing_ok=True)  # last, so that a kill up to here repeats no training
+        path, samples = config.output.file(".safetensors"), None
+        if processes.first:
+            save_checked(path, job, state)
+            print(f"{path} saved and read back: {len(state.network.layers)} layers, mean loss {state.mean_loss:.4f}")
+            samples = draw_samples(job, state, config.output.file("-samples.png"))
+            config.output.file("-state.pt").unlink(missing_ok=True)  # last, so that a kill up to here repeats no training
+        processes.leave()
     return RunResult(path, state.step, state.mean_loss, samples)
 
 
@@ -81,13 +87,14 @@ def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: di
     from train.dataset import TrainingSet
 
     model.to(runtime.device)
-    data = TrainingSet.load(config, model, track)
+    with runtime.processes.first_alone():
+        data = TrainingSet.load(config, model, track, runtime.processes.count)
     model.vae.to("cpu")
-    runtime.place(model.unet, *model.text_encoders)
+    runtime.place(model.unet, *(() if data.text else model.text_encoders))
+    for encoder in model.text_encoders if data.text else ():
+        encoder.to("cpu")  # captions that are encoded need none; samples are then encoded there
     schedule = NoiseSchedule.from_config(model.scheduler_config, model.prediction_type)
-    steps_per_epoch = -(-data.batches_per_epoch // config.optimizer.gradient_accumulation_steps)
-    steps = min(config.data.num_epochs * steps_per_epoch, config.data.max_train_steps or 10**9)
-    return Job(config, runtime, model, data, schedule, fingerprint, steps)
+    return Job(config, runtime, model, data, schedule, fingerprint, data.steps)
 
 
 def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
@@ -97,9 +104,11 @@ def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
     from train.adapters.build import build_network
 
     config = job.config
-    generator = torch.Generator().manual_seed(config.output.seed)  # the only source of chance besides the data's own
+    generator = torch.Generator().manual_seed(config.output.seed)  # set anew by each batch: all chance is a function of seed and batch
     network = build_network(config.network, job.model, generator).to(job.runtime.device)
-    state = TrainState(network, build_optimizer(config.optimizer, network, samples_per_step(config)), generator, job.runtime.scaler)
+    state = TrainState(
+        network, build_optimizer(config.optimizer, network, samples_per_step(config, job.runtime.processes.count)), generator, job.runtime.scaler
+    )
     if config.output.ema_decay:
         state.ema = Ema.of(state.parameters, config.output.ema_decay)
     if saved:
@@ -111,66 +120,69 @@ def announce(job: Job, state: TrainState) -> None:
     """Print what the run will do, in the numbers a user checks first."""
     data, optimizer, counts = job.config.data, job.config.optimizer, job.data.summary()
     repeats = sorted({folder["n_repeats"] for folder in counts["dataset_dirs"].values()})
-    gathered = f" / {optimizer.gradient_accumulation_steps} a step" if optimizer.gradient_accumulation_steps > 1 else ""
+    gathered = f" / {job.data.batches_a_step} a step" if job.data.batches_a_step > 1 else ""
     print(
         f"{counts['pictures']} pictures x {' or '.join(map(str, repeats))} repeats + {counts['reg_samples']} reg = "
         f"{counts['train_samples'] + counts['reg_samples']} samples, batch {data.train_batch_size} -> {job.data.batches_per_epoch} batches{gathered} "
         f"x {data.num_epochs} epochs = {job.steps} steps" + (" (max_train_steps)" if job.steps == data.max_train_steps else "")
     )
-    if counts["reg_unused"]:
-        print(f"{counts['reg_unused']} regularization pictures are more than needed and stay unused")
-    print(
-        f"learning rates: {describe_rates(optimizer, state.network, samples_per_step(job.config))} ({optimizer.optimizer}, {optimizer.lr_scheduler})"
-    )
+    for note in job.data.notes():
+        print(note)
+    rates = describe_rates(optimizer, state.network, samples_per_step(job.config, job.runtime.processes.count))
+    print(f"learning rates: {rates} ({optimizer.optimizer}, {optimizer.lr_scheduler})")
     if state.step:
         print(f"going on from step {state.step}, saved in {job.config.output.file('-state.pt')}")
 
 
 def train(job: Job, state: TrainState, signals: StopSignals) -> None:
     """Take all steps that are left, saving the state on the way, at the end, and when a signal asks to stop."""
-    output = job.config.output
+    output, processes = job.config.output, job.runtime.processes
     saved_at, every = output.file("-state.pt"), output.save_state_every_n_steps
     control = Control(output.file(".control"))
     board = output.output_dir / "tensorboard" / output.output_name if output.log_with else None
-    with StepLog(output.file(".jsonl"), job.steps, state.step, board) as log, signals.held():
+    with StepLog(output.file(".jsonl"), job.steps, state.step, board) if processes.first else nullcontext() as log, signals.held():
         for group in groups_left(job, state):
             began, epoch = time.monotonic(), state.epoch + 1
             loss, grad_norm, rates = take_step(group, job, state)
-            state.advance(len(group), job.data.batches_per_epoch, loss)
-            record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss}
-            record["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
-            log.write({**record, **rates, "seconds": round(time.monotonic() - began, 4)}, state.mean_loss)
-            reach(job, state, control.asked())
-            stopping = signals.caught or (control.stopping and state.batch == 0 and state.step < job.steps)
-            if stopping or state.step == job.steps or (every and state.step % every == 0):
+            state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
+            if log:
+                record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss}
+                record["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
+                log.write({**record, **rates, "seconds": round(time.monotonic() - began, 4)}, state.mean_loss)
+                reach(job, state, control.asked())
+            at_end = control.stopping and state.batch == 0 and state.step < job.steps
+            signal, stopping = processes.greatest(signals.caught or 0, int(at_end or signals.caught is not None))
+            if processes.first and (stopping or state.step == job.steps or (every and state.step % every == 0)):
                 state.save(saved_at, job.fingerprint)
             if stopping:
-                raise StoppedError(signals.caught or 0, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
+                raise StoppedError(signal, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
 
 
 def groups_left(job: Job, state: TrainState) -> Iterator[list[Batch]]:
-    """Yield the batches of each step that is left; a step never reaches over the end of an epoch."""
+    """Yield this process's batches of each step that is left, perhaps none; a step never reaches over the end of an epoch."""
     size = job.config.optimizer.gradient_accumulation_steps
     while state.step < job.steps:
-        batches = job.data.batches(state.epoch, state.batch)
-        while state.step < job.steps and (group := list(itertools.islice(batches, size))):
-            yield group
+        batches = job.data.batches(state.epoch, *job.runtime.processes.share(state.batch))
+        for _ in range(state.batch, job.data.batches_per_epoch, job.data.batches_a_step):
+            if state.step < job.steps:
+                yield list(itertools.islice(batches, size))
 
 
 def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[float, float, dict[str, float]]:
     """Do one optimizer step over its batches; returns the mean loss of a sample, the gradient's norm and the rates."""
     import torch
 
-    config, runtime = job.config, job.runtime
+    config, runtime, count = job.config, job.runtime, job.data.batches_a_step
     rates = set_rates(state.optimizer, config.optimizer, state.step, job.steps)
     loss = 0.0
     try:
         for batch in group:
+            state.generator.manual_seed(batch.seed)
             state.network.draw_dropout(state.generator)
             with runtime.autocast():
                 batch_loss = training_step(runtime.moved(batch), job.model, job.schedule, config, state.generator)
             # divided by the full count also where an epoch ends early: every sample then counts alike
-            loss += runtime.backward(batch_loss / config.optimizer.gradient_accumulation_steps)
+            loss += runtime.backward(batch_loss / count)
         norm = runtime.update(state.optimizer, list(state.network.parameters()), config.optimizer.max_grad_norm)
         limited = state.network.limit_norms(config.network.scale_weight_norms) if config.network.scale_weight_norms else {}
     except NotFiniteError as error:
@@ -179,5 +191,5 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
         raise UserError(f"{error} at step {state.step + 1}, in the batch captioned {captions!r}; {advice}") from error
     except torch.OutOfMemoryError as error:
         raise UserError(f"out of memory at step {state.step + 1}; lower train_batch_size or resolution, and run again") from error
-    weight = sum(batch.weight.mean().item() for batch in group) / config.optimizer.gradient_accumulation_steps
+    loss, weight = runtime.processes.total(loss, sum(batch.weight.mean().item() for batch in group) / count)
     return loss / (weight or 1.0), norm, {**{f"lr_{part}": rate for part, rate in rates.items()}, **limited}

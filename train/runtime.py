@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prep.options import UserError
+from train.processes import Processes
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,8 @@ AUTO = {
     # Measured on two AVX-512 bf16 cores, a step in bf16 against float32: the pocket base 0.31 s against 0.27, SD 1.5 at 256 px 2.2 s against 3.8.
     "cpu": ("no", "small models gain nothing from bf16 here; set it by hand for one of Stable Diffusion's size"),
 }
+
+ALONE = Processes()
 
 # A loss scale under which fp16 is given up: the gradient then overflows even unscaled, 17 times in a row from the first scale of 65536.
 LOWEST_SCALE = 1.0
@@ -64,22 +67,26 @@ class Runtime:
     dtype: torch.dtype | None
     scaler: torch.amp.GradScaler | None
     description: str
+    processes: Processes = ALONE
 
     @classmethod
-    def choose(cls, mixed_precision: str) -> Runtime:
-        """Take the GPU if there is one, and the precision that suits it."""
+    def choose(cls, mixed_precision: str, processes: Processes = ALONE) -> Runtime:
+        """Take the GPU if there is one, this process's own if there are several, and the precision that suits it."""
         import torch
 
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = processes.device or torch.device(kind)
+        kind = device.type
         # Without the argument torch says yes for older cards as well, which emulate it, and slowly.
         has_bf16 = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision, why = choose_precision(mixed_precision, kind, has_bf16)
         dtype = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         # fp16 gradients underflow unless the loss is scaled up (https://arxiv.org/abs/1710.03740)
         scaler = torch.amp.GradScaler(kind) if precision == "fp16" else None
-        name = torch.cuda.get_device_name() if kind == "cuda" else {"cpu": "the processor", "mps": "the Apple GPU"}[kind]
+        name = torch.cuda.get_device_name(device) if kind == "cuda" else {"cpu": "the processor", "mps": "the Apple GPU"}[kind]
         words = "no mixed precision" if dtype is None else f"mixed precision {precision}"
-        return cls(torch.device(kind), precision, dtype, scaler, f"{name}, {words} ({why})")
+        several = f"{processes.count} processes, each on " if processes.count > 1 else ""
+        return cls(device, precision, dtype, scaler, f"{several}{name}, {words} ({why})", processes)
 
     def place(self, *modules: nn.Module) -> None:
         """Move frozen modules to the device; a GPU holds them in the compute type, which halves their memory."""
@@ -114,6 +121,7 @@ class Runtime:
         """Clip the gradient, step, clear it, and return its norm before clipping; not finite where fp16 skipped the step."""
         import torch
 
+        self.processes.sum_gradients(parameters)  # before anything looks at them: all processes then clip and skip alike
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf).item()

@@ -48,7 +48,7 @@ class TrainState:
 
     network: LoRANetwork
     optimizer: torch.optim.Optimizer
-    generator: torch.Generator
+    generator: torch.Generator  # each batch sets it to its own seed, so it need not be saved
     scaler: torch.amp.GradScaler | None = None
     step: int = 0
     epoch: int = 0
@@ -90,7 +90,6 @@ class TrainState:
             "counts": {name: getattr(self, name) for name in COUNTS},
             "network": self.network.state(),
             "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "ema": [mean.cpu() for mean in self.ema.means] if self.ema else [],
         }
@@ -104,7 +103,6 @@ class TrainState:
         """Take over what `save` wrote."""
         self.network.load(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.generator.set_state(saved["generator"])
         if self.scaler and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         if self.ema:

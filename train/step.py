@@ -25,7 +25,9 @@ def training_step(batch: Batch, model: Model, schedule: NoiseSchedule, config: T
     timesteps = sample_timesteps(len(latents), len(schedule), objective, generator)
     noisy_latents = schedule.add_noise(latents, perturbed(noise, objective, generator), timesteps)
 
-    conditioning = model.conditioning(batch.input_ids, config.model.clip_skip, batch.sizes)
+    conditioning = batch.text
+    if conditioning is None:
+        conditioning = model.conditioning(batch.input_ids, config.model.clip_skip, batch.sizes, batch.token_weights)
     prediction = model.denoise(noisy_latents, timesteps.to(latents.device), conditioning).to(latents.dtype)  # from half precision, if so
     target = schedule.target(latents, noise, timesteps)
 

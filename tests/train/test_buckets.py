@@ -63,3 +63,22 @@ def test_without_buckets_all_have_one_size() -> None:
 def test_step_over_resolution_is_a_users_mistake() -> None:
     with pytest.raises(UserError, match="bucket_reso_steps"):
         BucketRule((48, 48), step=64).fit(48, 48)
+
+
+@given(sides, sides, st.sampled_from([64, 512]), st.booleans())
+def test_any_crop_of_the_slack_fits(width: int, height: int, resolution: int, no_upscale: bool) -> None:
+    fit = BucketRule((resolution, resolution), no_upscale=no_upscale).fit(width, height)
+    across, down = fit.slack
+    for corner in ((0, 0), (across, down), (across // 2, down // 2)):
+        x0, y0, x1, y1 = fit.at(*corner).crop
+        assert (x0, y0) == corner and (x1 - x0, y1 - y0) == fit.bucket and x1 <= fit.resized[0] and y1 <= fit.resized[1]
+    assert fit.at(across // 2, down // 2).crop == fit.crop
+
+
+@given(sides, sides, st.integers(2, 8).map(lambda n: 8 * n))
+def test_a_bucket_of_the_right_shape_and_no_larger_area(width: int, height: int, step: int) -> None:
+    rule = BucketRule((512, 512), step=step)
+    fit = rule.fit(width, height)
+    assert fit.bucket[0] * fit.bucket[1] <= 512 * 512 and all(side % step == 0 for side in fit.bucket)
+    nearest = min(abs(w / h - width / height) for w, h in rule.sizes)
+    assert (width, height) == fit.bucket or abs(fit.ar_error) == pytest.approx(nearest)

@@ -1,123 +1,113 @@
-"""Cached latents: they are reused only when nothing that they depend on has changed."""
+"""Kept tensors: they are reused only when nothing that they depend on has changed, and what is old goes."""
 
+import os
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
 
-from prep.images import pixel_hash
-from prep.options import UserError
-from train.buckets import BucketRule
-from train.cache import LatentCache, bucket_mask, bucket_pixels, hash_vae
-from train.families import load_model
-from train.families.sd import Model
+from train.cache import DAY, Store, hash_modules, key_of, prune
 
-FIT = BucketRule((64, 64), step=32, min_reso=32, max_reso=128).fit
+plain = st.one_of(st.integers(-3, 3), st.floats(-2, 2), st.text("a|1", max_size=3), st.booleans(), st.none())
 
 
-@pytest.fixture
-def model(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    """A model that counts in `encoded` how often its VAE ran."""
-    model = load_model(str(tiny_base))
-    encode = model.encode_images
-    model.encoded = 0  # type: ignore[attr-defined]
-
-    def counted(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        model.encoded += 1  # type: ignore[attr-defined]
-        return encode(pixels)
-
-    monkeypatch.setattr(model, "encode_images", counted)
-    return model
+def tensors(number: float, count: int = 4) -> dict[str, torch.Tensor]:
+    return {"x": torch.full((count,), float(number))}
 
 
-def noise(seed: int, size: tuple[int, int] = (70, 64)) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+@given(st.lists(plain, max_size=4), st.lists(plain, max_size=4))
+def test_other_facts_have_another_name(first: list[object], second: list[object]) -> None:
+    assert (key_of(first) == key_of(second)) == (repr(first) == repr(second))
 
 
-def get(cache: LatentCache, image: Image.Image, flip: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    return cache.latents(pixel_hash(image), FIT(*image.size), flip, lambda: image)
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_is_made_once(tmp_path: Path, on_disk: bool) -> None:
+    store = Store(tmp_path if on_disk else None)
+    store.prepare(("a", 1), lambda: tensors(1))
+    assert torch.equal(store.get(("a", 1), lambda: tensors(9))["x"], tensors(1)["x"])
+    assert torch.equal(store.get(("a", 2), lambda: tensors(2))["x"], tensors(2)["x"])
+    assert store.made == 2 and len(store.used) == 2
+    later = Store(tmp_path if on_disk else None)
+    later.prepare(("a", 1), lambda: tensors(3))
+    assert later.made == (0 if on_disk else 1)
 
 
-def test_second_time_comes_from_the_disk_and_is_the_same(model: Model, tmp_path: Path) -> None:
-    first = get(LatentCache.open(tmp_path, model), noise(0))
-    second = get(LatentCache.open(tmp_path, model), noise(0))
-    assert model.encoded == 1
-    assert first[0].shape == first[1].shape == (4, 16, 16)
-    assert all(map(torch.equal, first, second))
-
-
-def test_every_change_is_noticed(model: Model, tmp_path: Path) -> None:
-    image, cache = noise(0), LatentCache.open(tmp_path, model)
-    get(cache, image)
-    get(cache, image, flip=True)
-    changed = image.copy()
-    changed.putpixel((3, 3), (1, 2, 3))
-    get(cache, changed)
-    other_size = BucketRule((96, 96), step=32, min_reso=32, max_reso=128).fit(*image.size)
-    cache.latents(pixel_hash(image), other_size, False, lambda: image)
-    assert model.encoded == 4
-    with torch.no_grad():
-        model.vae.quant_conv.bias += 0.01
-    get(LatentCache.open(tmp_path, model), image)
-    assert model.encoded == 5
-
-
-def test_vae_hash_sees_weights_and_scale(model: Model) -> None:
-    before = hash_vae(model.vae)
-    assert hash_vae(model.vae) == before
-    model.vae.register_to_config(scaling_factor=0.5)
-    assert hash_vae(model.vae) != before
-
-
-@pytest.mark.parametrize("keep", [0, 7, 100])
-def test_broken_file_is_made_anew(model: Model, tmp_path: Path, keep: int) -> None:
-    cache = LatentCache.open(tmp_path, model)
-    first = get(cache, noise(0))
+@pytest.mark.parametrize("keep", [0, 7, 60])
+def test_broken_file_is_made_anew(tmp_path: Path, keep: int) -> None:
+    Store(tmp_path).prepare(("a",), lambda: tensors(1))
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:keep])
-    assert torch.equal(get(cache, noise(0))[0], first[0]) and model.encoded == 2
-    get(cache, noise(0))
-    assert model.encoded == 2
+    store = Store(tmp_path)
+    assert torch.equal(store.get(("a",), lambda: tensors(1))["x"], tensors(1)["x"]) and store.made == 1
+    assert torch.equal(Store(tmp_path).get(("a",), lambda: tensors(2))["x"], tensors(1)["x"])
 
 
-def test_no_half_written_file_is_left(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_another_run_took_away_is_made_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path, resident=0)
+    store.prepare(("a",), lambda: tensors(1))
+    store.path(("a",)).unlink()
+    assert torch.equal(store.get(("a",), lambda: tensors(1))["x"], tensors(1)["x"]) and store.made == 2
+
+
+def test_no_half_written_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("prep.options.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        get(LatentCache.open(tmp_path, model), noise(0))
-    assert not list(tmp_path.rglob("*.safetensors"))
+        Store(tmp_path).prepare(("a",), lambda: tensors(1))
+    assert not list(tmp_path.rglob("*.*"))
 
 
-def test_vae_that_gives_no_numbers_is_named(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = torch.full((1, 4, 16, 16), float("nan"))
-    monkeypatch.setattr(model, "encode_images", lambda pixels: (broken, broken))
-    with pytest.raises(UserError, match="no finite latents"):
-        get(LatentCache.open(tmp_path, model), noise(0))
-    assert not list(tmp_path.rglob("*.safetensors"))
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(0, 600))
+def test_memory_never_holds_more_than_it_may(tmp_path_factory: pytest.TempPathFactory, counts: list[int], resident: int) -> None:
+    store = Store(tmp_path_factory.getbasetemp() / "held", resident=resident)
+    for _ in range(2):
+        for number, count in enumerate(counts):
+            found = store.get((number, count), lambda n=number, c=count: tensors(n, c))["x"]
+            assert torch.equal(found, tensors(number, count)["x"])
+    assert sum(tensor.nbytes for group in store.held.values() for tensor in group.values()) <= resident
 
 
-def test_pixels_are_centred_scaled_and_mirrored() -> None:
-    image = Image.new("RGB", (128, 64), (0, 0, 0))
-    image.paste((255, 255, 255), (64, 0, 128, 64))
-    fit = BucketRule((64, 64), enabled=False).fit(*image.size)
-    pixels = bucket_pixels(image, fit)
-    assert pixels.shape == (3, 64, 64)
-    assert pixels[:, :, :28].max() == -1 and pixels[:, :, 36:].min() == 1
-    assert torch.equal(bucket_pixels(image, fit, flip=True), pixels.flip(2))
+def filled(folder: Path, ages: list[int]) -> list[Path]:
+    store, files = Store(folder), []
+    for number, age in enumerate(ages):
+        store.prepare((number,), lambda n=number: tensors(n, 250))
+        files.append(store.path((number,)))
+        os.utime(files[-1], (time.time() - age * DAY,) * 2)
+    return files
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_mask_lies_on_its_pictures_pixels(flip: bool) -> None:
-    mask = Image.new("L", (140, 128), 255)
-    mask.paste(0, (40, 64, 80, 128))
-    fit = FIT(*mask.size)
-    found = bucket_mask(mask, fit, flip, 4)
-    pixels = bucket_pixels(mask.convert("RGB"), fit, flip)
-    assert found.shape == (1, pixels.shape[1] // 4, pixels.shape[2] // 4)
-    blocks = (pixels[0].reshape(found.shape[1], 4, found.shape[2], 4).mean(dim=(1, 3)) + 1) / 2
-    assert (found[0] - blocks).abs().max() < 0.15  # Lanczos rings at the edge, the mask's box filter does not
-    assert {0.0, 1.0} <= set(found.flatten().tolist()) and found.min() >= 0 and found.max() <= 1
+def test_what_was_not_used_for_long_goes_unless_this_run_needs_it(tmp_path: Path) -> None:
+    files = filled(tmp_path, [0, 50, 70, 90])
+    gone, freed = prune([tmp_path], {files[3].stem}, 0, 60)
+    assert [file.exists() for file in files] == [True, True, False, True]
+    assert (gone, freed) == (1, files[0].stat().st_size)
+    assert prune([tmp_path, tmp_path / "nowhere"], set(), 0, 0) == (0, 0)
+
+
+def test_what_was_used_longest_ago_goes_until_the_rest_fits(tmp_path: Path) -> None:
+    files = filled(tmp_path, [3, 1, 4, 2])
+    size = files[0].stat().st_size
+    assert prune([tmp_path], set(), 2.5 * size / 1e9, 0) == (2, 2 * size)
+    assert [file.exists() for file in files] == [False, True, False, True]
+    assert prune([tmp_path], {file.stem for file in files}, size / 1e9, 1) == (0, 0)
+
+
+def test_a_use_makes_a_file_young_again(tmp_path: Path) -> None:
+    (file,) = filled(tmp_path, [90])
+    Store(tmp_path).prepare((0,), lambda: tensors(9))
+    assert prune([tmp_path], set(), 0, 60) == (0, 0) and file.exists()
+
+
+def test_every_weight_counts() -> None:
+    module = torch.nn.Linear(40, 40)
+    before = hash_modules([module])
+    assert hash_modules([module]) == before
+    with torch.no_grad():
+        module.weight[17, 23] += 1e-3
+    assert hash_modules([module]) != before
+    assert hash_modules([module.half()]) != hash_modules([module.float()])

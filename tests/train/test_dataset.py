@@ -2,27 +2,20 @@
 
 import dataclasses
 import json
-import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from prep.captions import parse
 from prep.options import UserError
-from prep.tree import Folder
-from train.buckets import Fit
 from train.config import DataConfig, TrainConfig
-from train.dataset import Batch, Picture, SamplePlan, TrainingSet, apportion, take_turns, vary_caption
+from train.dataset import Batch, TrainingSet
 from train.families import load_model
 from train.families.sd import Model
-
-counts = st.integers(0, 12)
+from train.subsets import read_subsets
 
 
 @pytest.fixture(scope="module")
@@ -100,76 +93,6 @@ def test_without_regularization_pictures_all_weigh_one(model: Model, tiny_tree: 
     assert {weight for batch in data.batches(0) for weight in batch.weight.tolist()} == {1.0}
 
 
-def picture(number: int, size: tuple[int, int], is_reg: bool, repeats: int = 1) -> Picture:
-    folder = Folder(Path("reg" if is_reg else "img"), repeats, "x", is_reg, ())
-    return Picture(folder.path / str(number), str(number), Fit(size, size, 0.0), "x", folder)
-
-
-@given(counts.filter(bool), counts, counts, counts, st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
-def test_plan_of_any_tree(square: int, wide: int, reg_square: int, reg_wide: int, batch_size: int, repeats: int, seed: int) -> None:
-    small, large = (64, 64), (96, 48)
-    kinds = [(small, False)] * square + [(large, False)] * wide + [(small, True)] * reg_square + [(large, True)] * reg_wide
-    pictures = [picture(i, size, is_reg, 1 if is_reg else repeats) for i, (size, is_reg) in enumerate(kinds)]
-    config = configured(Path("tree"), train_batch_size=batch_size, seed=seed)
-    plan = SamplePlan.make(pictures, config)
-    wanted = repeats * (square + wide)
-    for epoch in range(3):
-        batches = plan.batches(epoch)
-        assert len(batches) == plan.batches_per_epoch
-        assert all(len({pictures[i].bucket for i in batch}) == 1 and len(batch) <= batch_size for batch in batches)
-        seen = Counter(i for batch in batches for i in batch)
-        assert all(seen[i] == repeats for i, (_, is_reg) in enumerate(kinds) if not is_reg)
-        reg = {i: seen[i] for i, (_, is_reg) in enumerate(kinds) if is_reg}
-        assert sum(reg.values()) == (wanted if reg else 0)
-        assert set(seen) <= set(plan.used(epoch + 1))
-
-
-def test_regularization_pictures_are_used_evenly() -> None:
-    pictures = [picture(i, (64, 64), False, 2) for i in range(5)] + [picture(i, (64, 64), True) for i in range(30)]
-    plan = SamplePlan.make(pictures, configured(Path("tree"), train_batch_size=4))
-    seen = Counter(i for epoch in range(6) for batch in plan.batches(epoch) for i in batch if i >= 5)
-    assert len(seen) == 30 and set(seen.values()) == {2}
-    assert len(plan.used(1)) == 5 + 10
-
-
-def test_kinds_take_turns_in_every_batch() -> None:
-    pictures = [picture(i, (64, 64), False) for i in range(8)] + [picture(i, (64, 64), True) for i in range(8)]
-    for batch in SamplePlan.make(pictures, configured(Path("tree"), train_batch_size=4)).batches(0):
-        assert [pictures[i].folder.is_reg for i in batch] == [False, True, False, True]
-    singles = SamplePlan.make(pictures, configured(Path("tree"), train_batch_size=1)).batches(0)
-    assert [pictures[i].folder.is_reg for (i,) in singles] == [False, True] * 8
-
-
-@given(st.lists(st.integers(), max_size=30), st.lists(st.integers(), max_size=30))
-def test_taking_turns_loses_nothing_and_keeps_both_orders(first: list[int], second: list[int]) -> None:
-    evens, odds = [2 * n for n in first], [2 * n + 1 for n in second]
-    merged = take_turns(evens, odds)
-    assert [n for n in merged if n % 2 == 0] == evens and [n for n in merged if n % 2] == odds
-
-
-@given(st.integers(0, 500), st.lists(st.integers(1, 90), min_size=1, max_size=6))
-def test_shares_add_up_and_are_fair(total: int, sizes: list[int]) -> None:
-    shares = apportion(total, {(64 * i, 64): size for i, size in enumerate(sizes)})
-    assert sum(shares.values()) == total
-    assert all(abs(share - total * size / sum(sizes)) < 1 for share, size in zip(shares.values(), sizes, strict=True))
-
-
-@given(st.lists(st.text("abc xyz", min_size=1, max_size=8).filter(str.strip).map(str.strip), max_size=9), st.integers(0, 4), st.integers())
-def test_shuffle_keeps_the_first_tags(tags: list[str], keep: int, seed: int) -> None:
-    data = DataConfig(keep_tokens=keep)
-    caption = ", ".join(tags)
-    varied = parse(vary_caption(caption, data, random.Random(seed)))
-    assert varied[:keep] == parse(caption)[:keep] and Counter(varied) == Counter(parse(caption))
-    assert vary_caption(caption, dataclasses.replace(data, shuffle_caption=False), random.Random(seed)) == caption
-
-
-def test_dropout_rate_is_kept() -> None:
-    data, rng = DataConfig(caption_dropout_rate=0.3), random.Random(1)
-    dropped = sum(vary_caption("tok, a", data, rng) == "" for _ in range(2000))
-    assert 540 < dropped < 660
-    assert vary_caption("tok", dataclasses.replace(data, caption_dropout_rate=1.0), rng) == ""
-
-
 def test_caption_is_its_first_line_or_the_concept(model: Model, tiny_tree: Path) -> None:
     (tiny_tree / "img/2_tok/0.txt").write_text("tok, first\nsecond line\n", encoding="utf-8")
     (tiny_tree / "img/2_tok/1.txt").unlink()
@@ -188,14 +111,6 @@ def test_summary_counts_what_is_trained(model: Model, tiny_tree: Path) -> None:
     assert sum(bucket["count"] for bucket in summary["buckets"]) == 12 and len(summary["buckets"]) == 2
 
 
-def test_surplus_regularization_pictures_are_not_encoded(model: Model, tiny_tree: Path) -> None:
-    for i in range(20):
-        (tiny_tree / f"reg/1_cls/more{i}.png").write_bytes((tiny_tree / "reg/1_cls/0.png").read_bytes())
-    data = TrainingSet.load(configured(tiny_tree, num_epochs=1), model)
-    assert data.summary()["reg_unused"] == 23 - 6
-    assert len(data.latents) == 3 + 6
-
-
 def test_faults_are_sentences(model: Model, tiny_tree: Path) -> None:
     with pytest.raises(UserError, match=r"resolution is 70.*multiples of 4"):
         TrainingSet.load(configured(tiny_tree, resolution=70), model)
@@ -204,18 +119,34 @@ def test_faults_are_sentences(model: Model, tiny_tree: Path) -> None:
         TrainingSet.load(configured(tiny_tree), model)
 
 
-def test_transparency_is_a_loss_mask_over_the_colours_beneath(model: Model, tiny_tree: Path) -> None:
-    plain = TrainingSet.load(configured(tiny_tree, train_batch_size=3), model)
-    assert all(batch.mask is None for batch in plain.batches(0))
-    changed = sorted((tiny_tree / "img").rglob("*.png"))[0]
-    image = Image.open(changed).convert("RGBA")
+def test_surplus_regularization_pictures_are_not_encoded(model: Model, tiny_tree: Path) -> None:
+    for i in range(20):
+        Image.radial_gradient("L").resize((96, 96)).rotate(i + 1).convert("RGB").save(tiny_tree / f"reg/1_cls/more{i}.png")
+    data = TrainingSet.load(configured(tiny_tree, num_epochs=1), model)
+    assert data.summary()["reg_unused"] == 23 - 6
+    assert data.latents.store.made == 3 + 6
+    assert data.notes() == [
+        "6 of your 23 regularization pictures will be used, 6 in an epoch and others in the next; more epochs would use more",
+        "encoded 9 of 9 pictures, the rest was there",
+    ]
+
+
+def masked_out(path: Path) -> None:
+    """Make the left half of a picture transparent, and leave its colours."""
+    image = Image.open(path).convert("RGBA")
     alpha = Image.new("L", image.size, 255)
     alpha.paste(0, (0, 0, image.width // 2, image.height))
     image.putalpha(alpha)
-    image.save(changed)
-    masked = TrainingSet.load(configured(tiny_tree, train_batch_size=3), model)
+    image.save(path)
+
+
+def test_transparency_is_a_loss_mask_over_the_colours_beneath(model: Model, tiny_tree: Path) -> None:
+    plain = list(TrainingSet.load(configured(tiny_tree, train_batch_size=3), model).batches(0))
+    assert all(batch.mask is None for batch in plain)
+    changed = sorted((tiny_tree / "img").rglob("*.png"))[0]
+    masked_out(changed)
     seen = 0
-    for batch, before in zip(masked.batches(0), plain.batches(0), strict=True):
+    for batch, before in zip(TrainingSet.load(configured(tiny_tree, train_batch_size=3), model).batches(0), plain, strict=True):
         assert torch.equal(batch.latent_mean, before.latent_mean), "the colours beneath are what is encoded"
         if changed in batch.pictures:
             assert batch.mask is not None and batch.mask.shape == (len(batch.pictures), 1, *batch.latent_mean.shape[2:])
@@ -225,7 +156,93 @@ def test_transparency_is_a_loss_mask_over_the_colours_beneath(model: Model, tiny
         else:
             assert batch.mask is None
     assert seen
-    ignored = TrainingSet.load(configured(tiny_tree, train_batch_size=3, alpha_mask=False), model)
-    assert all(batch.mask is None for batch in ignored.batches(0))
-    index = next(i for i, picture in enumerate(ignored.pictures) if picture.path == changed)
-    assert not torch.equal(ignored.latents[index, False][0], masked.latents[index, False][0]), "else it lies on white"
+    ignored = list(TrainingSet.load(configured(tiny_tree, train_batch_size=3, alpha_mask=False), model).batches(0))
+    assert all(batch.mask is None for batch in ignored)
+    assert any(not torch.equal(a.latent_mean, b.latent_mean) for a, b in zip(ignored, plain, strict=True)), "else it lies on white"
+
+
+def with_subset(config: TrainConfig, **table: Any) -> TrainConfig:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, subsets=read_subsets([table], DataConfig)))
+
+
+def test_a_subset_has_its_own_repeats_captions_and_views(model: Model, tiny_tree: Path) -> None:
+    own = {"num_repeats": 1, "caption_prefix": "painting of", "shuffle_caption": False, "flip_aug": True}
+    config = with_subset(configured(tiny_tree, train_batch_size=1), image_dir="img/2_tok", **own)
+    data = TrainingSet.load(config, model)
+    captions = {batch.captions[0] for batch in data.batches(0) if "img" in batch.pictures[0].parts}
+    assert captions == {
+        "painting of tok, smile, red hair, hat, standing",
+        "painting of tok, smile, blue hair, sitting",
+        "painting of tok, frown, outdoors, tree, night",
+    }
+    assert data.summary()["dataset_dirs"] == {"2_tok": {"n_repeats": 1, "img_count": 3}}
+    assert data.batches_per_epoch == 3 + 3
+    assert len(data.latents.store.used) == 3 * 2 + 3, "the class is not mirrored"
+    assert not any(batch.captions[0].startswith("painting") for batch in data.batches(0) if "reg" in batch.pictures[0].parts)
+
+
+def test_views_are_drawn_from_what_was_encoded(model: Model, tiny_tree: Path) -> None:
+    for path in tiny_tree.rglob("2.png"):
+        Image.open(path).resize((190, 80)).save(path)
+    config = configured(tiny_tree, train_batch_size=1, random_crop=True, color_aug=True, flip_aug=True, augment_variants=3, num_epochs=1)
+    data = TrainingSet.load(config, model)
+    made, seen = data.latents.store.made, set()
+    assert made == 6 * 3 * 2
+    for epoch in range(6):
+        for batch in data.batches(epoch):
+            seen.add(
+                (batch.pictures[0].parent.name, batch.pictures[0].name, tuple(batch.sizes[0].tolist()), round(batch.latent_mean.sum().item(), 3))
+            )
+    assert data.latents.store.made == made
+    assert len(seen) > 12
+    wide = {size for _, name, size, _ in seen if name == "2.png"}
+    assert len({size[3] for size in wide}) > 2, "what is cut off is said to the UNet"
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_on_disk_and_in_memory_give_the_same_batches(model: Model, tiny_tree: Path, on_disk: bool) -> None:
+    first = TrainingSet.load(configured(tiny_tree), model)
+    other = TrainingSet.load(configured(tiny_tree, cache_latents_to_disk=on_disk), model)
+    other.latents.store.resident = 0
+    assert all(map(same, first.batches(0), other.batches(0)))
+    assert other.latents.store.made == (0 if on_disk else 6)
+
+
+def test_without_a_disk_cache_nothing_is_written(model: Model, tiny_tree: Path) -> None:
+    list(TrainingSet.load(configured(tiny_tree, cache_latents_to_disk=False), model).batches(0))
+    assert not (tiny_tree.parent / ".atelier").exists()
+
+
+def test_old_caches_are_pruned_and_that_is_said(model: Model, tiny_tree: Path) -> None:
+    TrainingSet.load(configured(tiny_tree), model)
+    other = TrainingSet.load(configured(tiny_tree, flip_aug=True, cache_max=1e-9), model)
+    assert other.pruned[0] == 0, "all of them are in use"
+    for path in (tiny_tree / "reg/1_cls").glob("*.png"):
+        path.unlink()
+    last = TrainingSet.load(configured(tiny_tree, cache_max=1e-9), model)
+    assert last.pruned[0] == 12 - 3
+    assert any("9 encoded files that were not used for long are deleted" in line for line in last.notes())
+    assert len(list((tiny_tree.parent / ".atelier/latents").rglob("*.safetensors"))) == 3
+
+
+def test_wildcards_use_all_lines(model: Model, tiny_tree: Path) -> None:
+    (tiny_tree / "img/2_tok/0.txt").write_text("tok, {red|blue} hat\n\ntok, shoe\n", encoding="utf-8")
+    data = TrainingSet.load(configured(tiny_tree, enable_wildcard=True, train_batch_size=1), model)
+    said = {batch.captions[0] for epoch in range(12) for batch in data.batches(epoch) if batch.pictures[0].name == "0.png"}
+    assert {"tok, red hat", "tok, blue hat", "tok, shoe"} <= said
+
+
+def test_captions_warm_up_over_the_run(model: Model, tiny_tree: Path) -> None:
+    data = TrainingSet.load(configured(tiny_tree, token_warmup_step=1.0 - 1e-9, token_warmup_min=0, num_epochs=4), model)
+    tags = [sum(caption.count(",") for batch in data.batches(epoch) for caption in batch.captions) for epoch in range(4)]
+    assert tags[0] < tags[3] and tags == sorted(tags)
+
+
+def test_weights_reach_the_batch(model: Model, tiny_tree: Path) -> None:
+    (tiny_tree / "img/2_tok/0.txt").write_text("tok, (smile:1.5)", encoding="utf-8")
+    data = TrainingSet.load(configured(tiny_tree, weighted_captions=True, shuffle_caption=False), model)
+    for batch in data.batches(0):
+        mine = [path.name == "0.png" and "img" in path.parts for path in batch.pictures]
+        assert (batch.token_weights is not None) == any(mine)
+        if batch.token_weights is not None:
+            assert [row.max().item() for row in batch.token_weights[:, 0]] == [1.5 if it else 1.0 for it in mine]

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from prep.tree import read_tree
-from train.config import FREE, TrainConfig
+from train.config import FREE, DataConfig, TrainConfig
 from train.fingerprint import fingerprint_of, finished_run, tree_digest, weights_digest
+from train.subsets import read_subsets
 
 
 def test_a_moved_tree_is_the_same_tree(tiny_tree: Path, tmp_path: Path) -> None:
@@ -55,6 +56,17 @@ def test_free_settings_do_not_matter_and_all_others_do(tiny_tree: Path) -> None:
     assert not FREE & of(plain).keys()
     assert of(dataclasses.replace(plain, output=dataclasses.replace(plain.output, sample_steps=1, output_name="x"))) == of(plain)
     assert of(dataclasses.replace(plain, output=dataclasses.replace(plain.output, seed=1))) != of(plain)
+
+
+def test_subsets_of_tree_and_project_matter(tiny_tree: Path) -> None:
+    folders, module, seen = read_tree(tiny_tree), nn.Linear(2, 2), []
+    config = dataclasses.replace(TrainConfig(), data=DataConfig(tree=tiny_tree))
+    own = read_subsets([{"image_dir": "2_tok", "num_repeats": 4}], DataConfig)
+    for text in ("", '[[subset]]\nimage_dir = "img/2_tok"\nkeep_tokens = 3\n'):
+        (tiny_tree / "dataset.toml").write_text(text, encoding="utf-8")
+        seen += [fingerprint_of(config, folders, [module])]
+        seen += [fingerprint_of(dataclasses.replace(config, data=dataclasses.replace(config.data, subsets=own)), folders, [module])]
+    assert all(seen.count(one) == 1 for one in seen)
 
 
 def test_a_foreign_or_broken_file_is_no_finished_run(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_eight_bits_hold_the_state_and_go_on_exactly(name: str, tmp_path: Path) 
         return TrainState(net, build_optimizer(OptimizerConfig(optimizer=name), net), torch.Generator().manual_seed(0))
 
     def walk(state: TrainState) -> None:
+        state.generator.manual_seed(len(state.optimizer.state))
         for parameter in state.parameters:
             parameter.grad = torch.randn(parameter.shape, generator=state.generator)
         state.optimizer.step()

@@ -41,6 +41,8 @@ class Sample:
     mask: Tensor | None = None
     sizes: Tensor | None = None
     captions: list[str] = field(default_factory=list)
+    text: None = None
+    token_weights: None = None
 
 
 @dataclass(frozen=True)

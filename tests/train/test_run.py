@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import train.run
 import train.state
 from prep.options import UserError
 from train.config import TrainConfig
+from train.optimizers import OPTIMIZERS
 from train.run import run
 from train.runtime import StoppedError
 
@@ -239,3 +241,51 @@ def test_killed_at_any_moment_it_goes_on(config: TrainConfig, tiny_base: Path, t
     whole = run(configured(tiny_base, tiny_tree, **{**facts, "output_dir": "whole"}))
     assert same(lora, whole.path)
     assert [line["step"] for line in logged(config)] == list(range(1, whole.steps + 1))
+
+
+def killed_after(step: int, config: TrainConfig) -> None:
+    """Run in a child that kills itself when the log has come to `step`."""
+    child = os.fork()  # a new interpreter would spend most of the test on importing torch
+    if not child:
+        reached = train.run.StepLog.write
+
+        def write(log: Any, record: dict[str, Any], mean_loss: float) -> None:
+            reached(log, record, mean_loss)
+            if record["step"] == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train.run.StepLog.write = write  # type: ignore[method-assign]
+        try:
+            run(config)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_each_optimizer_goes_on_after_kills(tiny_base: Path, tiny_tree: Path, optimizer: str) -> None:
+    """One, two and three kills at random steps, states saved every third one."""
+    row = OPTIMIZERS[optimizer]
+    if row.extra:
+        pytest.importorskip(row.optimizer_class.partition(".")[0].partition(":")[0])
+    table = {
+        "optimizer": optimizer,
+        "learning_rate": 1.0 if row.finds_rate else 1e-3,
+        "lr_scheduler": "constant" if row.schedule_free else "cosine",
+        "num_epochs": 2,
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a child of a process with a pool of threads would wait for them for ever
+    try:
+        whole = run(configured(tiny_base, tiny_tree, **table, output_dir="whole"))
+        rng = random.Random(optimizer)
+        for kills in (1, 2, 3):
+            config = configured(tiny_base, tiny_tree, **table, output_dir=f"killed{kills}")
+            for step in sorted(rng.sample(range(2, whole.steps), kills)):
+                killed_after(step, config)
+            assert same(run(config).path, whole.path), f"after {kills} kills"
+    finally:
+        torch.set_num_threads(threads)

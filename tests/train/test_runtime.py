@@ -95,7 +95,7 @@ class Card:
 def test_what_a_card_can_do_decides_and_is_said(monkeypatch: pytest.MonkeyPatch, card: Card, setting: str, precision: str, words: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", card.is_bf16_supported)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card.name)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: card.name)
     runtime = Runtime.choose(setting)
     assert (runtime.precision, runtime.description) == (precision, words)
     assert (runtime.scaler is not None) == (precision == "fp16")

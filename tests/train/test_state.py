@@ -25,6 +25,7 @@ def fresh(seed: int = 0) -> TrainState:
 
 def walk(state: TrainState, steps: int) -> None:
     for _ in range(steps):
+        state.generator.manual_seed(state.step)  # as each batch does
         for parameter in state.network.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=state.generator)
         state.optimizer.step()

@@ -18,6 +18,8 @@ class FakeBatch:
     weight: torch.Tensor
     mask: torch.Tensor | None = None
     sizes: torch.Tensor | None = None
+    text: torch.Tensor | None = None
+    token_weights: torch.Tensor | None = None
 
 
 class FakeModel:
@@ -26,7 +28,8 @@ class FakeModel:
     def __init__(self) -> None:
         self.seen: dict[str, torch.Tensor] = {}
 
-    def conditioning(self, input_ids: torch.Tensor, clip_skip: int, sizes: torch.Tensor | None) -> torch.Tensor:
+    def conditioning(self, input_ids: torch.Tensor, clip_skip: int, sizes: torch.Tensor | None, weights: torch.Tensor | None) -> torch.Tensor:
+        assert sizes is None and weights is None
         return input_ids[:, 0, 0].float() / 1000 * clip_skip
 
     def denoise(self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:

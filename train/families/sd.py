@@ -36,6 +36,10 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.states)
 
+    def to(self, device: torch.device | str) -> Conditioning:
+        """Return the same on a device."""
+        return Conditioning(*(None if part is None else part.to(device) for part in (self.states, self.pooled, self.sizes)))  # type: ignore[arg-type]
+
     def __add__(self, other: Conditioning) -> Conditioning:
         """Put two batches behind each other."""
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
@@ -86,22 +90,24 @@ class Model:
         """Turn captions into token ids (B, chunks, 77), 75 tokens of the caption in each chunk."""
         return torch.tensor([chunks(caption, max_token_length, self.family.pad_ids[0]) for caption in captions])
 
-    def conditioning(self, input_ids: Tensor, clip_skip: int = 1, sizes: Tensor | None = None) -> Conditioning:
+    def conditioning(self, input_ids: Tensor, clip_skip: int = 1, sizes: Tensor | None = None, weights: Tensor | None = None) -> Conditioning:
         """Encode token ids (B, chunks, 77) to what the UNet attends to (B, 75 * chunks + 2, C).
 
         Each chunk is encoded apart. `clip_skip` counts layers from the last, which is 1; the final norm follows in any case. `sizes` is
-        for families whose UNet is told how a picture was made (see SDXLModel).
+        for families whose UNet is told how a picture was made (see SDXLModel). `weights` (B, chunks, 77) multiply each token's state.
         """
         output = self._encoded(self.text_encoders[0], input_ids, clip_skip)
         states = text_core(self.text_encoders[0]).final_layer_norm(output.hidden_states[-clip_skip])
-        return Conditioning(joined(states.unflatten(0, input_ids.shape[:2])))
+        return Conditioning(weighted(joined(states.unflatten(0, input_ids.shape[:2])), weights).to(self.device))
 
     def _encoded(self, encoder: Any, input_ids: Tensor, clip_skip: int) -> Any:
         """Run a text encoder on all chunks (B, chunks, 77); raises UserError if it has no such layer."""
         layers = encoder.config.num_hidden_layers
         if not 1 <= clip_skip <= layers:
             raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {self.path.name} has {layers} layers; give 1 to {layers}")
-        return encoder(input_ids=input_ids.to(self.device).flatten(0, 1), output_hidden_states=True)
+        # The encoder's own device: a frozen one whose captions are encoded already stays on the CPU.
+        device = next(encoder.parameters()).device
+        return encoder(input_ids=input_ids.to(device).flatten(0, 1), output_hidden_states=True)
 
     def denoise(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predict the noise or the velocity, by `prediction_type`, of noisy latents (B, 4, h, w)."""
@@ -209,6 +215,11 @@ def _no_bars() -> Iterator[None]:
 def joined(states: Tensor) -> Tensor:
     """Join the chunks of captions (B, chunks, 77, C) to (B, 75 * chunks + 2, C): of the marks of begin and end one each is kept."""
     return torch.cat([states[:, 0, :1], states[:, :, 1:-1].flatten(1, 2), states[:, -1, -1:]], dim=1)
+
+
+def weighted(states: Tensor, weights: Tensor | None) -> Tensor:
+    """Multiply joined states (B, 75 * chunks + 2, C) by the weights of their tokens (B, chunks, 77); as in sd-scripts their mean changes."""
+    return states if weights is None else states * joined(weights[..., None]).to(states)
 
 
 def text_core(encoder: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prep.clip_bpe import chunks
 from train.families.base import Family
-from train.families.sd import Conditioning, Model, joined, load_parts
+from train.families.sd import Conditioning, Model, joined, load_parts, weighted
 
 
 class SDXLModel(Model):
@@ -21,8 +21,10 @@ class SDXLModel(Model):
         """Turn captions into token ids (B, 2, chunks, 77): the encoders read the same tokens but pad with others."""
         return torch.tensor([[chunks(caption, max_token_length, pad) for pad in self.family.pad_ids] for caption in captions])
 
-    def conditioning(self, input_ids: Tensor, clip_skip: int = 1, sizes: Tensor | None = None) -> Conditioning:
+    def conditioning(self, input_ids: Tensor, clip_skip: int = 1, sizes: Tensor | None = None, weights: Tensor | None = None) -> Conditioning:
         """Encode token ids (B, 2, chunks, 77); `sizes` is (B, 6), by default that of a whole picture at the base's resolution.
+
+        `weights` (B, chunks, 77) multiply the state of each token, not the caption as a whole.
 
         SDXL was trained on the layer before the last, without the final norm: a clip_skip of 1 is that layer, 2 the one before it.
         The caption as a whole is what the second encoder makes of its first chunk.
@@ -36,7 +38,7 @@ class SDXLModel(Model):
         if sizes is None:
             sizes = torch.tensor([[self.resolution, self.resolution, 0, 0, self.resolution, self.resolution]]).expand(len(input_ids), 6)
         first = pooled.unflatten(0, (len(input_ids), -1))[:, 0]
-        return Conditioning(torch.cat(states, dim=-1), first, sizes.to(self.device))
+        return Conditioning(weighted(torch.cat(states, dim=-1), weights), first, sizes).to(self.device)
 
     def denoise(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predict the noise or the velocity, by `prediction_type`, of noisy latents (B, 4, h, w)."""

@@ -29,6 +29,8 @@ def learn(model: Any, parameters: list[torch.nn.Parameter]) -> list[float]:
             weight=torch.ones(2),
             mask=None,
             sizes=None,
+            text=None,
+            token_weights=None,
         )
         loss = training_step(batch, model, schedule, TrainConfig(), draw)
         optimizer.zero_grad()

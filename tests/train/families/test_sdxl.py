@@ -15,11 +15,13 @@ from safetensors import safe_open
 
 from prep.clip_bpe import write_tokenizer
 from train.adapters.lora import LoRANetwork
+from train.cache import Store
 from train.config import TrainConfig
 from train.families import FAMILIES, find_family, load_model
 from train.families.sdxl import SDXLModel
 from train.run import run
 from train.sample import Generator
+from train.text_cache import TextCache
 
 GOLDEN = Path(__file__).parent.parent / "data" / "lora-sdxl-dim32-keys.json.gz"
 PROMPTS = ["tok, 1girl, smile", "a photo of a cat"]
@@ -116,6 +118,19 @@ def test_the_encoders_read_the_same_tokens_and_pad_with_others(model: SDXLModel)
     with torch.no_grad():
         told = model.conditioning(ids)
     assert told.states.shape == (2, 152, 80) and len(told + told) == 4 and (told + told).states.shape[0] == 4
+
+
+def test_weights_are_of_tokens_and_kept_captions_hold_all_that_is_told(model: SDXLModel, tmp_path: Path) -> None:
+    ids, sizes = model.tokenize(PROMPTS), torch.tensor([[90, 80, 1, 2, 64, 64], [64, 64, 0, 0, 64, 64]])
+    weights = torch.linspace(0.5, 1.5, 77).expand(2, 1, 77)
+    with torch.no_grad():
+        plain, told = model.conditioning(ids, 1, sizes), model.conditioning(ids, 1, sizes, weights)
+    torch.testing.assert_close(told.states, plain.states * weights[0, 0, :, None])
+    assert plain.pooled is not None and told.pooled is not None and torch.equal(told.pooled, plain.pooled)
+    kept = TextCache.open(Store(tmp_path), model, TrainConfig()).conditioning(PROMPTS, sizes)
+    assert kept.pooled is not None and kept.sizes is not None and torch.equal(kept.sizes, sizes)
+    torch.testing.assert_close(kept.states, plain.states)
+    torch.testing.assert_close(kept.pooled, plain.pooled)
 
 
 @pytest.mark.parametrize("size", [64, (96, 64)])

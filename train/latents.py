@@ -1,0 +1,68 @@
+"""Encoded pictures and their loss masks, kept in a store: what makes their names, and how they are made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prep.options import UserError
+from train.cache import Store, Tensors, hash_modules
+from train.views import View, bucket_mask, bucket_pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from train.families.sd import Model
+
+VERSION = 2  # raise it when `bucket_pixels`, `bucket_mask` or the stored form changes
+Decode = Callable[[], "Image.Image"]
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The latents of one model's VAE, as mean and standard deviation, so that each use draws its own sample."""
+
+    store: Store
+    model: Model
+    vae_hash: str
+
+    @classmethod
+    def open(cls, store: Store, model: Model) -> LatentCache:
+        """Open a store for a model's latents."""
+        return cls(store, model, hash_vae(model.vae))
+
+    def facts(self, digest: str, view: View) -> tuple[Any, ...]:
+        """List what latents depend on: the picture's pixels, scale, crop, mirroring and colours, the VAE, the form they are kept in."""
+        return VERSION, digest, *view.facts, self.vae_hash, "float32"
+
+    def prepare(self, digest: str, view: View, image: Decode) -> None:
+        """Encode a view unless it is there; `digest` is the picture's pixel_hash, and `image` decodes it if it must."""
+        self.store.prepare(self.facts(digest, view), lambda: self._encode(image, view))
+
+    def latents(self, digest: str, view: View, image: Decode) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (4, h, w) in float32 on the CPU."""
+        found = self.store.get(self.facts(digest, view), lambda: self._encode(image, view))
+        return found["mean"], found["std"]
+
+    def mask(self, digest: str, view: View, alpha: Decode) -> Tensor:
+        """Return the loss mask (1, h, w) of a view; `digest` is that of the transparency which `alpha` decodes."""
+        scale = self.model.vae_scale
+        facts = (VERSION, "mask", digest, *view.facts, scale)
+        return self.store.get(facts, lambda: {"mask": bucket_mask(alpha(), view, scale)})["mask"]
+
+    def _encode(self, image: Decode, view: View) -> Tensors:
+        import torch
+
+        # One picture at a time: its latents must not depend on which others it shares a batch with.
+        mean, std = (part[0].float().cpu().contiguous() for part in self.model.encode_images(bucket_pixels(image(), view)[None]))
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
+            raise UserError(f"the VAE of {self.model.path} gives no finite latents; give a base model with another VAE")
+        return {"mean": mean, "std": std}
+
+
+def hash_vae(vae: Any) -> str:
+    """Hash a VAE's weights, their type, and the scale of its latents."""
+    return hashlib.sha256(f"{vae.dtype}|{vae.config.scaling_factor}|{hash_modules([vae])}".encode()).hexdigest()
