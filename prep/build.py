@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+import sys
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from prep.balance import MEASURES, choose_repeats, read_shares, real_shares, tiers
 from prep.captions import read_caption
@@ -20,11 +21,12 @@ from prep.digests import Digests
 from prep.images import PictureError, load
 from prep.item import STORE, free_key
 from prep.masks import loss_mask, mask_path, with_mask
-from prep.options import UserError, option
+from prep.options import PROJECT_FILE, UserError, option
 from prep.plain import is_plain
 from prep.project import Command, Place
 from prep.publish import PlannedPicture, TreePlan, publish
 from prep.run import track
+from prep.subsets import TABLE, Part, part_of, read_parts, subset_text
 from prep.tree import folder_name
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ TOOLS = ("lora-atelier", "pillow")  # whose versions decide the bytes of the pic
 class Build(Command):
     """Write tree/img/N_keyword class and tree/reg/N_class with a manifest; the old tree is replaced only when the new one is whole.
 
-    Several concepts in one tree are several projects, each cleaned and captioned by itself: `also` names the others.
+    Several concepts in one tree are several projects, each cleaned and captioned by itself: `also` names the others. Pictures with
+    settings of their own (keep_tokens, flip_aug, num_repeats, ...) are told by [[build.subset]] tables in dataset.toml.
     """
 
     keyword: str = option("", "-k", help="The concept word.")
@@ -52,10 +55,17 @@ class Build(Command):
     masks: bool = option(True, help="Put loss masks into the pictures as transparency; the colours beneath stay.")
     link: bool = option(False, help="Hard-link pictures that go in unchanged: no disk is used, but an edit in the tree then edits work/ too.")
 
+    @classmethod
+    def configured(cls, place: Place, given: Mapping[str, Any] | None = None) -> Self:
+        """The tables of subsets are no option; `prep.subsets` reads them."""
+        own = {key: value for key, value in place.settings.get(cls.table(), {}).items() if key != TABLE}
+        return super().configured(replace(place, settings={**place.settings, cls.table(): own}), given)
+
     def ready(self, place: Place) -> None:
         if not self.keyword.strip():
             raise UserError("there is no keyword; give --keyword, or keyword under [project] in dataset.toml (`prep rare` proposes some)")
         self._shares()
+        read_parts(place)
         other_projects(place, self.also)
 
     def main(self, place: Place) -> None:
@@ -71,13 +81,14 @@ class Build(Command):
             concepts.append(read_concept(other, build.keyword, build.class_))
         repeats = self.repeats_of([concept.kept for concept in concepts])
         planner = Planner(self, Digests.open(place.root / STORE / "digests.json"))
-        total = sum(len(concept.kept) + len(concept.reg) for concept in concepts)
-        pictures = track(planner.pictures(concepts, repeats), "build", total)
-        keywords = {f"img/{planner.folder(concept, n)}": concept.keyword for concept, row in zip(concepts, repeats, strict=True) for n in set(row)}
+        pictures = _tracked(planner.pictures(concepts, repeats), sum(len(concept.kept) + len(concept.reg) for concept in concepts))
+        keywords = {folder: concept.keyword for concept, row in zip(concepts, repeats, strict=True) for folder in planner.folders(concept, row)}
         facts: dict[str, Any] = {"keyword": self.keyword, "class": self.class_, "keywords": keywords, "tools": tool_versions()}
         if not self.tiers:
             facts["repeats"] = self._alike([concept.kept for concept in concepts])[0]
-        kept = publish(place.tree, TreePlan(pictures, facts), planner.digests)
+        tables = planner.subsets(concepts, repeats)
+        texts = {PROJECT_FILE: subset_text(tables)} if tables else {}
+        kept = publish(place.tree, TreePlan(pictures, facts, texts), planner.digests)
         _say(place, concepts, repeats)
         if kept:
             print(f"the old tree held edits by hand and is kept as {kept}; captions are best edited in {place.work}")
@@ -96,7 +107,7 @@ class Build(Command):
             chosen = self._by_tier(concepts)
         else:
             chosen = [[number] * len(items) for number, items in zip(self._alike(concepts), concepts, strict=True)]
-        return [[max(1, round(n * item.emphasis)) for n, item in zip(row, items, strict=True)] for row, items in zip(chosen, concepts, strict=True)]
+        return [[_shown(n, item) for n, item in zip(row, items, strict=True)] for row, items in zip(chosen, concepts, strict=True)]
 
     def _alike(self, concepts: Sequence[Sequence[Kept]]) -> list[int]:
         """Return the repeats of each concept if all its pictures are shown alike."""
@@ -136,19 +147,37 @@ class Planner:
     digests: Digests
     taken: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # folder -> names in it
 
-    def folder(self, concept: Concept, repeats: int) -> str:
-        return folder_name(repeats, concept.name)
+    def folders(self, concept: Concept, row: Sequence[int]) -> dict[str, tuple[int, Part | None]]:
+        """Return the folders of a concept's pictures, each with its repeats and what part of the concept it is."""
+        return {self._img(concept, *kind): kind for kind in dict.fromkeys((n, kept.part) for n, kept in zip(row, concept.kept, strict=True))}
+
+    def subsets(self, concepts: Sequence[Concept], repeats: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+        """Return a [[subset]] table for each folder with settings of its own."""
+        kinds: dict[str, tuple[int, Part | None]] = {}
+        for concept, row in zip(concepts, repeats, strict=True):
+            kinds |= self.folders(concept, row)
+            parts = {part_of(concept.parts, path.name, True) for path in concept.reg}
+            kinds |= {self._class_folder(concept, part): (self._reg_repeats(part), part) for part in parts}
+        return [part.table(folder, n) for folder, (n, part) in sorted(kinds.items()) if part]
+
+    def _img(self, concept: Concept, repeats: int, part: Part | None) -> str:
+        return f"img/{folder_name(repeats, concept.name + (part.suffix if part else ''))}"
+
+    def _class_folder(self, concept: Concept, part: Part | None) -> str:
+        return f"reg/{folder_name(self._reg_repeats(part), concept.class_ + (part.suffix if part else ''))}"
+
+    def _reg_repeats(self, part: Part | None) -> int:
+        return (part and part.num_repeats) or self.build.reg_repeats
 
     def pictures(self, concepts: Sequence[Concept], repeats: Sequence[Sequence[int]]) -> Iterator[PlannedPicture]:
         """Plan the pictures of the concepts, those of equal repeats in one folder, then those of their classes."""
         for concept, row in zip(concepts, repeats, strict=True):
-            folders = {n: f"img/{self.folder(concept, n)}" for n in set(row)}
+            folders = {kind: folder for folder, kind in self.folders(concept, row).items()}
             for kept, n in zip(concept.kept, row, strict=True):
-                yield self._kept(kept, folders[n])
+                yield self._kept(kept, folders[n, kept.part])
         for concept in concepts:
-            folder = f"reg/{folder_name(self.build.reg_repeats, concept.class_)}" if concept.reg else ""
             for path in concept.reg:
-                yield self._reg(path, concept.class_, folder)
+                yield self._reg(path, concept.class_, self._class_folder(concept, part_of(concept.parts, path.name, True)))
 
     def _kept(self, kept: Kept, folder: str) -> PlannedPicture:
         masked = self.build.masks and kept.masked
@@ -183,6 +212,16 @@ class Planner:
         return free_key(unicodedata.normalize("NFC", key), self.taken[folder])
 
 
+def _shown(repeats: int, kept: Kept) -> int:
+    """Return how often an epoch shows a picture: as its part of the concept says, else as chosen, times its own emphasis."""
+    return max(1, round(((kept.part and kept.part.num_repeats) or repeats) * kept.emphasis))
+
+
+def _tracked(pictures: Iterator[PlannedPicture], total: int) -> Iterator[PlannedPicture]:
+    """Show a bar where somebody sees it; elsewhere its library, a tenth of a second, need not be loaded."""
+    return track(pictures, "build", total) if sys.stderr.isatty() else pictures
+
+
 @contextmanager
 def _no_collecting() -> Iterator[None]:
     """Keep the garbage collector out: it would go through the records again and again, and none is in a cycle.
@@ -215,8 +254,9 @@ def _say(place: Place, concepts: Sequence[Concept], repeats: Sequence[Sequence[i
     """Print the sum of an epoch, and with several folders what share each has of it."""
     counts: dict[str, int] = defaultdict(int)
     for concept, row in zip(concepts, repeats, strict=True):
-        for n, count in sorted(Counter(row).items(), reverse=True):
-            counts[folder_name(n, concept.name)] += count
+        kinds = Counter((n, kept.part.suffix if kept.part else "") for n, kept in zip(row, concept.kept, strict=True))
+        for (n, suffix), count in sorted(kinds.items(), reverse=True):
+            counts[folder_name(n, concept.name + suffix)] += count
     numbers = [int(name.partition("_")[0]) for name in counts]
     arithmetic = " + ".join(f"{count} pictures x {n} repeats" for count, n in zip(counts.values(), numbers, strict=True))
     samples = sum(map(sum, repeats))

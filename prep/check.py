@@ -13,9 +13,10 @@ from typing import Any
 from prep.captions import read_caption
 from prep.clip_bpe import LENGTHS, count
 from prep.loaders import Reading, Size, picture_size, read_as_dreambooth, read_as_ours, read_as_sd_scripts
-from prep.options import UserError, load_object, option
+from prep.options import PROJECT_FILE, UserError, load_object, option
 from prep.project import Command, Place
 from prep.stock import local_base
+from prep.subsets import Adapted, adapted, is_of_a_tree
 from prep.tree import Folder, read_manifest, read_tree, validate
 from prep.tree_rules import Finding
 
@@ -33,23 +34,32 @@ class Check(Command):
     keyword: str = option("", "-k", help="The concept word; it must be in every image caption and in no regularization caption.")
     json: bool = option(False, help="Print the findings as JSON.")
 
+    @classmethod
+    def open(cls, root: Path | None) -> Place:
+        """The dataset.toml of a tree is no project's."""
+        return Place(root) if root and is_of_a_tree(root / PROJECT_FILE) else Place.open(root)
+
     def main(self, place: Place) -> None:
         root = tree_of(place)
         found = validate(root, self.keyword or str(read_manifest(root).get("keyword", "")))
+        read, config = _folders(root), _config(place)
+        own, faults = _adapted(root, read)
+        folders = [one.folder for one in own]
+        found += [*faults, *other_repeats(read, folders)]
         errors = [finding for finding in found if finding.level == "error"]
-        folders, config = _folders(root), _config(place)
         found += list(_too_short(root, folders, config.model.max_token_length))
         bucket_of = _bucket_of(config, _resolution(place, config))
         readings = _readings(root, folders, config, bucket_of) if folders else {}
         if self.json:
             rows = [{"level": f.level, "path": _shown(f.path, root), "message": f.message} for f in found]
             sums = {name: _sums(reading, config.data.num_epochs, root) for name, reading in readings.items()}
-            facts = {"tree": str(root), "findings": rows, "steps": sums, **(_tables(readings["ours"], bucket_of) if readings else {})}
+            facts = {"tree": str(root), "findings": rows, "steps": sums, **(_tables(readings["ours"], bucket_of, own) if readings else {})}
             print(json.dumps(facts, indent=1, ensure_ascii=False))
         else:
             show(root, found)
             if readings:
-                show_sums(root, readings, config.data.num_epochs, bucket_of)
+                show_sums(root, readings, config.data.num_epochs)
+                show_tables(_tables(readings["ours"], bucket_of, own))
         if errors:
             raise UserError(f"{root} has {len(errors)} error{'s' * (len(errors) > 1)}; mend what is named above, then run `prep check` again")
 
@@ -65,6 +75,25 @@ def _folders(root: Path) -> list[Folder]:
         return read_tree(root)
     except UserError:  # `validate` has said why
         return []
+
+
+def _adapted(root: Path, folders: list[Folder]) -> tuple[list[Adapted], list[Finding]]:
+    """Apply the tree's own dataset.toml to its folders; what `train run` would refuse in it is an error, and it is passed over."""
+    try:
+        return adapted(root, folders), []
+    except UserError as error:
+        return [Adapted(folder) for folder in folders], [Finding("error", root / PROJECT_FILE, str(error))]
+
+
+def other_repeats(read: Iterable[Folder], ours: Iterable[Folder]) -> Iterator[Finding]:
+    """Warn of folders that `train run` takes otherwise than trainers that know folder names alone."""
+    for folder, own in zip(read, ours, strict=True):
+        if (folder.repeats, folder.is_reg) != (own.repeats, own.is_reg):
+            kind = "a class's" if own.is_reg else "the concept's"
+            message = (
+                f"{PROJECT_FILE} makes it {own.repeats} repeats of {kind} pictures for `train run`, and other trainers go by its name; rename it"
+            )
+            yield Finding("warning", folder.path, message)
 
 
 def _config(place: Place) -> Any:
@@ -144,14 +173,15 @@ def _sums(reading: Reading, epochs: int, root: Path) -> dict[str, Any]:
     }
 
 
-def _tables(reading: Reading, bucket_of: Any) -> dict[str, Any]:
+def _tables(reading: Reading, bucket_of: Any, own: Iterable[Adapted]) -> dict[str, Any]:
     """Return what share of an epoch each folder gets, and how many pictures and samples each bucket has, as `train run` sees it."""
-    whole = sum(reading.shown.values())
-    shares = []
+    whole, settings = sum(reading.shown.values()), {one.folder.path: one.own for one in own}
+    shares: list[dict[str, Any]] = []
     for folder in reading.folders:
         samples = sum(reading.shown.get(picture, 0) for picture in folder.pictures)
         name = f"{folder.path.parent.name}/{folder.path.name}"
-        shares.append({"folder": name, "pictures": len(folder.pictures), "repeats": folder.repeats, "samples": samples, "share": samples / whole})
+        row = {"folder": name, "pictures": len(folder.pictures), "repeats": folder.repeats, "samples": samples, "share": samples / whole}
+        shares.append({**row, **({"settings": dict(settings[folder.path])} if settings[folder.path] else {})})
     pictures, samples_of = Counter(map(bucket_of, reading.shown)), Counter[Size]()
     for picture, times in reading.shown.items():
         samples_of[bucket_of(picture)] += times
@@ -196,10 +226,9 @@ def show(root: Path, found: list[Finding]) -> None:
         console.print(f"{root} is in order", style="green", markup=False)
 
 
-def show_sums(root: Path, readings: Mapping[str, Reading], epochs: int, bucket_of: Any) -> None:
-    """Print each trainer's sum of steps and what it passes over, then the folders' shares and the buckets of `train run`."""
+def show_sums(root: Path, readings: Mapping[str, Reading], epochs: int) -> None:
+    """Print each trainer's sum of steps and what it passes over."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for name, reading in readings.items():
@@ -213,10 +242,22 @@ def show_sums(root: Path, readings: Mapping[str, Reading], epochs: int, bucket_o
             console.print(f"    passes over {_shown(path, root)}: {why}", markup=False)
         if len(reading.ignored) > MOST:
             console.print(f"    and over {len(reading.ignored) - MOST} more", markup=False)
-    tables = _tables(readings["ours"], bucket_of)
+
+
+def show_tables(tables: Mapping[str, Any]) -> None:
+    """Print the folders' shares, with the settings that are a folder's own, and the buckets of `train run`."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     shares, buckets = Table("folder", "pictures", "repeats", "samples", "share of an epoch"), Table("bucket", "pictures", "samples")
     for row in tables["folders"]:
-        shares.add_row(row["folder"], str(row["pictures"]), str(row["repeats"]), str(row["samples"]), f"{row['share']:.1%}")
+        shares.add_row(escape(row["folder"]), str(row["pictures"]), str(row["repeats"]), str(row["samples"]), f"{row['share']:.1%}")
     for row in tables["buckets"]:
         buckets.add_row("{} x {}".format(*row["size"]), str(row["pictures"]), str(row["samples"]))
     console.print(shares, buckets, sep="\n")
+    for row in tables["folders"]:
+        if "settings" in row:
+            own = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in row["settings"].items())
+            console.print(f"settings of its own has {row['folder']}: {own}", markup=False)

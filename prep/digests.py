@@ -44,6 +44,10 @@ class Digests:
 
     def of(self, path: str | Path) -> str:
         """Return the sha256 (hex) of a file; raises OSError."""
+        return self.look(path)[0]
+
+    def look(self, path: str | Path) -> tuple[str, int]:
+        """Return the sha256 (hex) of a file and its inode, 0 where there are none; raises OSError."""
         stat = os.stat(path)
         key, size, changed = str(stat.st_ino), stat.st_size, stat.st_mtime_ns
         memory, until = (self.seen, self.started) if key in self.seen else (self.known, self.written)
@@ -51,7 +55,7 @@ class Digests:
         if row is None or row[0] != size or row[1] != changed or changed >= until:
             row = (size, changed, sha256_file(path))
         self._keep(key, row)
-        return row[2]
+        return row[2], stat.st_ino
 
     def learn(self, path: str | Path, digest: str) -> None:
         """Remember the digest of a file that this run has just written."""

@@ -12,6 +12,7 @@ import click
 from prep.exports import EXPORTS, Source, exporter
 from prep.options import UserError, given_values, load_object, option
 from prep.project import Command, Place
+from prep.subsets import adapted
 from prep.tree import read_manifest, read_tree
 
 MADE_BY = ".lora-atelier"  # marks a folder that an export may replace
@@ -29,7 +30,8 @@ class Export(Command):
         """Write one format; what an earlier export left is replaced, and nothing else."""
         place.need_project("export")
         project = place.project
-        folders = tuple(read_tree(place.tree))
+        own = adapted(place.tree, read_tree(place.tree))
+        folders = tuple(one.folder for one in own)
         train = load_object(TRAIN_SETTINGS).load(place.settings, {}).flat()
         facts = read_manifest(place.tree)
         source = Source(
@@ -38,6 +40,7 @@ class Export(Command):
             class_=facts.get("class", project.class_),
             name=self.name or project.name or project.keyword or "lora",
             settings=train,
+            own={one.folder.path: one.own for one in own},
         )
         out = Path(self.out) if self.out else place.root / "export" / kind
         _empty(out)

@@ -43,6 +43,11 @@ class Source:
     class_: str = ""
     name: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)  # the [train] table, with the defaults filled in
+    own: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)  # path of a folder -> the settings that are its own
+
+    def of(self, folder: Folder) -> Mapping[str, Any]:
+        """Return the training settings that hold for a folder."""
+        return {**self.settings, **self.own.get(folder.path, {})}
 
     def caption(self, folder: Folder, picture: Path) -> str:
         """Return what a trainer reads beside a picture; the folder's concept where there is no caption."""

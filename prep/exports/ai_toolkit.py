@@ -53,7 +53,7 @@ def write(source: Source, out: Path) -> None:
 
 
 def _dataset(source: Source, folder: Folder) -> dict[str, Any]:
-    train = source.settings
+    train = source.of(folder)
     dataset = {
         "folder_path": str(folder.path.resolve()),
         "caption_ext": "txt",

@@ -36,7 +36,7 @@ def _folder(source: Source, folder: Folder, out: Path) -> Path:
 
 
 def _concept(source: Source, folder: Folder, path: Path) -> dict[str, Any]:
-    train = source.settings
+    train = source.of(folder)
     return {
         "__version": 1,
         "name": f"{'regularization: ' if folder.is_reg else ''}{folder.concept}",

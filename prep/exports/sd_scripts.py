@@ -51,4 +51,4 @@ def _subset(source: Source, index: int) -> dict[str, Any]:
         subset["class_tokens"] = folder.concept
     if source.masked(folder):
         subset["alpha_mask"] = True
-    return subset
+    return subset | dict(source.own.get(folder.path, {}))  # sd-scripts calls these settings as we do
