@@ -9,6 +9,7 @@ from prep.options import LazyGroup
 COMMANDS = {
     "new": "prep.new:New",
     "clean": "prep.clean:Clean",
+    "import": "prep.imports.step:Import",
     "dedup": "prep.dedup:Dedup",
     "marks": "prep.marks:Marks",
     "subject": "prep.subject:Subject",
@@ -21,6 +22,7 @@ COMMANDS = {
     "keyword": "prep.keyword:Keyword",
     "rare": "prep.rare:Rare",
     "tokens": "prep.tokens:Tokens",
+    "stats": "prep.stats:Stats",
     "regularize": "prep.regularize:Regularize",
     "stock": "prep.stock:Stock",
     "build": "prep.build:Build",

@@ -14,6 +14,7 @@ from prep.options import PROJECT_FILE, UserError, build, given_values, option, p
 TABLES = (
     "project",
     "clean",
+    "import",
     "dedup",
     "marks",
     "subject",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
 
+from prep.imports.step import lies_beside
 from prep.item import Item, Store
 from prep.options import UserError, atomic_write, load_object, option
 from prep.project import Command, Place
@@ -35,6 +36,7 @@ STEPS = (
     "prep.keyword:Keyword",
     "prep.tokens:Tokens",
 )
+IMPORT = ("prep.imports.step:Beside",)  # behind the first step, where something lies beside the raw pictures
 AFTER = ("prep.regularize:Regularize", "prep.build:Build", "prep.check:Check")
 
 
@@ -142,13 +144,14 @@ def _write_page(store: Store) -> None:
 
 @dataclass(frozen=True)
 class Run(Command):
-    """Do all of it: clean, dedup, crop, tag, caption, keyword, tokens, regularize, build, check; goes on where it stopped."""
+    """Do all of it: clean, import, dedup, crop, tag, caption, keyword, tokens, regularize, build, check; goes on where it stopped."""
 
     regularize: bool = option(True, help="Make the regularization pictures too.")
 
     def main(self, place: Place) -> None:
         place.need_project("run")
-        steps = [load_object(spec).configured(place) for spec in STEPS]
+        imports = IMPORT if lies_beside(place.raw) else ()
+        steps = [load_object(spec).configured(place) for spec in (*STEPS[:1], *imports, *STEPS[1:])]
         after = [load_object(spec).configured(place) for spec in AFTER if self.regularize or spec != AFTER[0]]
         for command in [*steps, *after]:
             command.ready(place)

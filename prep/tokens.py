@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from prep.captions import join, parse, read_caption
+from prep.captions import join, parse, read_caption, wordings
 from prep.clip_bpe import CHUNK, LENGTHS, count
 from prep.item import Item, Store
 from prep.options import UserError, atomic_write, option
@@ -42,7 +42,7 @@ class Tokens(Step):
     def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
         for item in batch:
             text = caption_of(item)
-            item.tokens = None if text is None else count(text)
+            item.tokens = None if text is None else count(longest(text))
         return batch
 
     def finish(self, place: Place, store: Store) -> None:
@@ -71,8 +71,14 @@ def caption_of(item: Item) -> str | None:
     return text if text is not None else item.caption or None
 
 
+def longest(text: str) -> str:
+    """Return the longest of a picture's captions, which are lines."""
+    return max(wordings(text), key=count, default="")
+
+
 def entry(picture: str, text: str) -> Entry:
-    """Count a caption and find the tags that end beyond each length."""
+    """Count a caption, of several the longest, and find the tags that end beyond each length."""
+    text = longest(text)
     tokens = count(text)
     beyond = {length: tags_beyond(text, length) for length in LENGTHS if tokens > length}
     cut = {length: _cut_at(text, length) for length in beyond}

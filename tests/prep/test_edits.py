@@ -1,13 +1,10 @@
-import csv
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import prep
 from prep.captions import KAOMOJI, join, parse
-from prep.edits import EDITS, Policy, drop_implied, drop_unwanted, fold, implications, keep_strongest, order, wanted, with_keyword, without_name
+from prep.edits import EDITS, REASONS, Policy, drop_implied, drop_unwanted, fold, keep_strongest, order, wanted, with_keyword, without_name, worded
+from prep.options import UserError
 
 TAGS = st.lists(st.sampled_from(["1girl", "solo", "hat", "witch_hat", "^_^", "very_long_hair", "long_hair", "a b", "Sks", "sks", "smile"]))
 
@@ -33,15 +30,6 @@ def test_implied_tags_go_and_parts_of_words_do_not(tags: str, kept: str) -> None
     assert drop_implied(tags.split(), Policy(prune=False)) == tags.split()
 
 
-def test_the_list_of_implications_is_sound() -> None:
-    with (Path(prep.__file__).parent / "data/implications.csv").open(encoding="utf-8", newline="") as file:
-        rows = [(row["antecedent"], row["consequent"]) for row in csv.DictReader(file)]
-    assert rows == sorted(set(rows))
-    assert all(a and b and a != b and not set(", ") & set(a + b) for a, b in rows)
-    for tag, _ in rows:
-        assert not any(tag in implications(other) for other in implications(tag)), f"{tag} implies itself"
-
-
 def test_lists_take_wildcards_and_any_spelling() -> None:
     assert not wanted("simple_background", "Simple Background", "")
     assert not wanted("red_eyes", "*_eyes", "")
@@ -59,12 +47,107 @@ def test_counts_come_first() -> None:
     assert keep_strongest(tags, Policy()) == tags
 
 
-@given(TAGS, st.sampled_from(list(EDITS)))
-def test_edits_only_leave_out_or_move(tags: list[str], name: str) -> None:
+POLICIES = st.builds(
+    Policy,
+    blacklist=st.sampled_from(["", "smile", "*hair", "@unseen, hat"]),
+    whitelist=st.sampled_from(["", "*hair*, solo"]),
+    top_k=st.integers(0, 5),
+    prune=st.booleans(),
+    expand=st.booleans(),
+    drop_mixed=st.booleans(),
+    full_name=st.sampled_from(["", "a b", "Sks"]),
+    constants=st.sampled_from([{}, {"very_long_hair": 0.9, "long_hair": 0.9}]),
+)
+DROPPING = [name for name in EDITS if name not in ("alias", "expanded", "words")]
+
+
+@given(TAGS, POLICIES, st.sampled_from(list(EDITS)))
+def test_every_edit_done_twice_changes_nothing(tags: list[str], policy: Policy, name: str) -> None:
+    edited = EDITS[name](list(dict.fromkeys(tags)), policy)
+    assert EDITS[name](list(edited), policy) == edited
+    assert len(edited) == len(set(edited))
+
+
+@given(TAGS, POLICIES, st.sampled_from(DROPPING))
+def test_edits_leave_out_whole_tags_and_keep_the_order_of_the_rest(tags: list[str], policy: Policy, name: str) -> None:
     tags = list(dict.fromkeys(tags))
-    edited = EDITS[name](list(tags), Policy(blacklist="smile", top_k=4))
-    assert len(edited) == len(set(edited)) and set(edited) <= set(tags)
-    assert EDITS[name](list(edited), Policy(blacklist="smile", top_k=4)) == edited
+    edited = EDITS[name](list(tags), policy)
+    assert set(edited) <= set(tags)
+    if name != "order":
+        assert edited == [tag for tag in tags if tag in edited]
+    for tag in set(tags) - set(edited):
+        assert REASONS[name](tag, tags, policy)
+
+
+@given(st.permutations(["bra", "braid", "bow", "rainbow", "ring", "earrings", "cape", "cityscape", "elbow_gloves", "hatching_(texture)"]))
+def test_a_part_of_a_word_implies_nothing(tags: list[str]) -> None:
+    edited = list(tags)
+    for edit in EDITS.values():
+        edited = edit(edited, Policy(drop_mixed=True))
+    assert edited == [tag for tag in tags if tag != "hat"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "kept"),
+    [
+        ("2girls blonde_hair black_hair long_hair blue_eyes red_eyes smile", "2girls long_hair smile"),
+        ("2girls blonde_hair black_hair long_hair short_hair ponytail twintails", "2girls"),
+        ("1girl 1boy red_eyes blue_eyes ahoge animal_ears", "1girl 1boy ahoge animal_ears"),
+        ("1girl blonde_hair black_hair multicolored_hair", "1girl blonde_hair black_hair multicolored_hair"),
+        ("2girls long_hair very_long_hair", "2girls long_hair very_long_hair"),  # one follows from the other: no contradiction
+    ],
+)
+def test_looks_that_differ_between_people_are_nobodys(tags: str, kept: str) -> None:
+    assert EDITS["mixed"](tags.split(), Policy()) == kept.split()
+    assert EDITS["mixed"](tags.split(), Policy(drop_mixed=False)) == tags.split()
+
+
+def test_aliases_take_their_proper_name_once() -> None:
+    assert EDITS["alias"](["twin_tails", "twintails", "pony_tail", "smile", "^_^"], Policy()) == ["twintails", "ponytail", "smile", "^_^"]
+
+
+def test_implied_tags_are_added_only_where_asked_and_never_a_blacklisted_one() -> None:
+    tags = ["witch_hat", "smile"]
+    assert EDITS["expanded"](tags, Policy()) == tags
+    assert EDITS["expanded"](tags, Policy(expand=True)) == ["witch_hat", "hat", "smile"]
+    assert EDITS["expanded"](tags, Policy(expand=True, blacklist="hat")) == tags
+
+
+def test_a_plural_in_a_list_is_its_singular_and_a_tag_is_a_whole() -> None:
+    assert not wanted("breasts", "breast", "") and wanted("large_breasts", "breast", "")
+    assert not wanted("cat_ear", "cat ears", "") and wanted("dress", "dres", "")
+    unseen = "@unseen"
+    assert not any(wanted(tag, unseen, "") for tag in ("alternate_costume", "cosplay", "no_eyewear", "feet_out_of_frame", "highres"))
+    assert wanted("red_hair", unseen, "") and wanted("solo", unseen, "") and not wanted("solo", "@unseen, solo", "")
+
+
+@pytest.mark.parametrize(
+    ("policy", "tag", "words"),
+    [
+        (Policy(replace="long hair => flowing hair, solo =>"), "long_hair", ["flowing hair"]),
+        (Policy(replace="long hair => flowing hair, solo =>"), "solo", []),
+        (Policy(replace="long hair => flowing hair, solo =>"), "very_long_hair", ["very_long_hair"]),
+        (Policy(replace="a => b, b => c"), "a", ["b"]),
+        (Policy(replace="a => b, b => c"), "d", ["d"]),
+        (Policy(regex=r"(\w+) dress => dress in \1"), "red_dress", ["dress in red"]),
+        (Policy(regex="^red .* =>\n^blue => azure"), "red_dress", []),
+        (Policy(regex="^red .* =>\n^blue => azure"), "blue_eyes", ["azure eyes"]),
+        (Policy(regex="nothing => x"), "^_^", ["^_^"]),
+        (Policy(words="photo"), "1girl", ["woman"]),
+        (Policy(words="photo", replace="1girl => lady"), "1girl", ["lady"]),
+        (Policy(words="photo"), "^_^", ["eyes closed in a smile"]),
+    ],
+)
+def test_words_take_the_place_of_tags(policy: Policy, tag: str, words: list[str]) -> None:
+    assert worded(tag, policy) == words
+
+
+@pytest.mark.parametrize("settings", [{"replace": "a, b"}, {"replace": "=> b"}, {"regex": "(a => b"}, {"regex": "a"}, {"words": "no_such"}])
+def test_words_that_cannot_be_read_are_a_sentence(settings: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"write|give"):
+        worded("a", Policy(**settings))
+    with pytest.raises(UserError, match="invalid group"):
+        worded("a", Policy(regex=r"a => \1"))
 
 
 @pytest.mark.parametrize("full_name", ["hatsune_miku", "Hatsune Miku", "hatsune_miku_(vocaloid)"])
@@ -100,7 +183,8 @@ def test_the_keyword_is_first_exactly_once_and_twice_changes_nothing(tags: list[
 
 
 def test_a_text_that_is_right_stays_to_the_letter() -> None:
-    assert with_keyword("sks,  a man\nin the rain ,smile", "sks") == "sks,  a man\nin the rain ,smile"
+    assert with_keyword("sks,  a man ,smile", "sks") == "sks,  a man ,smile"
+    assert with_keyword("sks,  a man\nin the rain ,smile", "sks") == "sks,  a man\nsks, in the rain, smile"  # each line is a caption
     assert with_keyword("a photo of a man", "sks") == "sks, a photo of a man"
     assert with_keyword("old, a man, sks", "sks", old_keyword="old") == "sks, a man"
     assert with_keyword("", "sks") == "sks"
