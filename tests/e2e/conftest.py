@@ -17,11 +17,12 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def command() -> Command:
-    """Run `python -m prep ...` or `python -m train ...` as a user would."""
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Run `python -m prep ...` or `python -m train ...` as a user would, with a stock of class pictures of its own."""
+    cache = str(tmp_path_factory.mktemp("cache"))
 
     def run(*args: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "LORA_ATELIER_CACHE": cache}
         return subprocess.run([sys.executable, "-m", *map(str, args)], capture_output=True, text=True, timeout=timeout, env=environment)
 
     return run
