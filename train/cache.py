@@ -47,14 +47,17 @@ class Store:
         except FileNotFoundError:
             self._make(key, make)
 
-    def get(self, facts: Iterable[Any], make: Callable[[], Tensors]) -> Tensors:
-        """Return the tensors that `make` makes of what the facts say, from memory, from the disk, or else made now."""
+    def get(self, facts: Iterable[Any], make: Callable[[], Tensors], fits: Callable[[Tensors], bool] = bool) -> Tensors:
+        """Return the tensors that `make` makes of what the facts say, from memory, from the disk, or else made now.
+
+        What lies on the disk and does not fit, since somebody put something else there, is made anew.
+        """
         key = key_of(facts)
         self.used.add(key)
         found = self.held.get(key)
         if found is None:
             found = self._read(key)
-            if found is None:
+            if found is None or not fits(found):
                 return self._make(key, make)
             self._hold(key, found)
         return found
@@ -84,16 +87,17 @@ class Store:
             self.held[key] = found
 
     def _read(self, key: str) -> Tensors | None:
-        """Read a file; one that is missing or broken is None, and is then made anew."""
+        """Read a file; one that is missing, broken or holds what is not a number is None, and is then made anew."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         if self.folder is None:
             return None
         try:
-            return load(self._path(key).read_bytes())
+            found = load(self._path(key).read_bytes())
         except (FileNotFoundError, SafetensorError):
             return None
+        return found if all(bool(tensor.isfinite().all()) for tensor in found.values()) else None
 
 
 def key_of(facts: Iterable[Any]) -> str:

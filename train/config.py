@@ -77,7 +77,9 @@ class DataConfig:
 class NetworkConfig:
     """The adapter: its size and where it sits."""
 
-    network_algo: str = option("lora", help="Which adapter to train; readers beside diffusers take all.", choices="train.adapters:ADAPTERS")
+    network_algo: str = option(
+        "lora", help="Which adapter to train; all readers take lora, and docs/train.md says who takes the others.", choices="train.adapters:ADAPTERS"
+    )
     network_args: str = option("", help='More of its settings, by spaces, such as "factor=8 dora_wd=true" of lokr.')
     network_dim: int = option(16, help="Rank of the LoRA matrices.", min=1)
     network_alpha: float = option(8.0, help="The LoRA's output is scaled by alpha / dim.", min=1e-3)
@@ -171,7 +173,8 @@ class OutputConfig:
     save_every_n_steps: int = option(0, help="Also keep the LoRA of every so many steps; 0 keeps none.", min=0)
     save_last_n: int = option(0, help="Of the LoRAs kept on the way, keep only the last so many; 0 keeps all.", min=0)
     ema_decay: float = option(0.0, help="Save the running mean of the weights, 0.999 is usual; 0 is off.", min=0, max=0.99999)
-    log_with: str = option("", help="Also log to TensorBoard, into the output folder.", choices=("", "tensorboard"))
+    log_with: str = option("", help="Also log to TensorBoard or W&B, into the output folder.", choices=("", "tensorboard", "wandb"))
+    log_tracker_name: str = option("lora", help="Project of W&B that the run is shown in; WANDB_MODE=offline keeps it here.")
     sample_prompts: str = option("", help="Prompts of the sample pictures, by |, or a .txt file of them; empty takes keyword and class.")
     sample_every_n_epochs: int = option(0, help="Also draw sample pictures every so many epochs; 0 draws at the end only.", min=0)
     sample_every_n_steps: int = option(0, help="Also draw sample pictures every so many steps.", min=0)
@@ -278,6 +281,7 @@ FREE = frozenset(
         "save_every_n_steps",
         "save_last_n",
         "log_with",
+        "log_tracker_name",
         "sample_every_n_epochs",
         "sample_every_n_steps",
         "sample_prompts",

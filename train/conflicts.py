@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prep.options import UserError
+from train.log import BOARDS, missing
 from train.optimizer_classes import parse_arguments
 from train.optimizers import FOREIGN, OPTIMIZERS, learning_rates, row_of
 from train.timesteps import DENSITIES
@@ -22,6 +23,8 @@ def conflicts_of_training(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     """Yield (whether it is wrong, the sentence) for each check."""
     yield from _of_objective(config.objective)
     yield from _of_optimizer(config)
+    log_with = config.output.log_with
+    yield log_with in BOARDS and missing(log_with), f'log_with = "{log_with}" needs a package; run `pip install {log_with}`, or leave log_with away'
 
 
 def _of_objective(objective: ObjectiveConfig) -> Iterator[tuple[bool, str]]:

@@ -51,7 +51,7 @@ def finished_run(output: OutputConfig, fingerprint: Mapping[str, Any]) -> dict[s
 
 
 def _run_id(output: OutputConfig, fingerprint: Mapping[str, Any]) -> str:
-    facts = json.dumps({**fingerprint, "save_precision": output.save_precision}, sort_keys=True)
+    facts = json.dumps({**fingerprint, "save_precision": output.save_precision, "save_format": output.save_format}, sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 

@@ -44,14 +44,20 @@ class LatentCache:
 
     def latents(self, digest: str, view: View, image: Decode) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (4, h, w) in float32 on the CPU."""
-        found = self.store.get(self.facts(digest, view), lambda: self._encode(image, view))
+        found = self.store.get(self.facts(digest, view), lambda: self._encode(image, view), lambda kept: self._fits(kept, view, "mean", "std"))
         return found["mean"], found["std"]
 
     def mask(self, digest: str, view: View, alpha: Decode) -> Tensor:
         """Return the loss mask (1, h, w) of a view; `digest` is that of the transparency which `alpha` decodes."""
         scale = self.model.vae_scale
         facts = (VERSION, "mask", digest, *view.facts, scale)
-        return self.store.get(facts, lambda: {"mask": bucket_mask(alpha(), view, scale)})["mask"]
+        made = self.store.get(facts, lambda: {"mask": bucket_mask(alpha(), view, scale)}, lambda kept: self._fits(kept, view, "mask"))
+        return made["mask"]
+
+    def _fits(self, kept: Tensors, view: View, *names: str) -> bool:
+        """Say whether kept tensors have the names, and the size of the view's bucket."""
+        (width, height), scale = view.fit.bucket, self.model.vae_scale
+        return kept.keys() == set(names) and all(tensor.shape[1:] == (height // scale, width // scale) for tensor in kept.values())
 
     def _encode(self, image: Decode, view: View) -> Tensors:
         import torch

@@ -59,7 +59,11 @@ class Looks:
         """Remember the looks for the next run."""
         if self.path:
             kept = self.known if len(self.known) <= MOST else {key: self.known[key] for key in self.used}
-            atomic_write(self.path, json.dumps({"decoder": _decoder(), "looks": kept}))
+            try:
+                atomic_write(self.path, json.dumps({"decoder": _decoder(), "looks": kept}))
+            except OSError as error:
+                advice = "make room, or set cache_latents_to_disk = false to keep it in memory"
+                raise UserError(f"cannot write {self.path} ({error.strerror}); {advice}") from error
 
 
 def opened(picture: Path, alpha_mask: bool) -> Decoded:

@@ -133,6 +133,9 @@ def draw_samples(job: Job, state: TrainState, path: Path) -> Path | None:
             words += [prompt.words(seed) for seed in seeds]
     columns = [f"seed {seed}" for seed in prompts[0].seeds(config.output.seed)] if all(prompt.seed is None for prompt in prompts) else []
     sheet = grid(rows, [prompt.prompt for prompt in prompts], columns)
-    save_picture(sheet, path, texts={"parameters": "\n\n".join(words), "Title": f"{config.output.output_name}, step {state.step}"})
+    try:
+        save_picture(sheet, path, texts={"parameters": "\n\n".join(words), "Title": f"{config.output.output_name}, step {state.step}"})
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); make room and run again, it goes on from what is saved") from error
     print(f"{path} shows {sum(map(len, rows))} sample pictures")
     return path

@@ -15,7 +15,7 @@ from train.config import DataConfig, TrainConfig
 from train.control import Control
 from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run
-from train.log import StepLog, track
+from train.log import StepLog, open_board, track
 from train.milestones import reach
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
@@ -139,7 +139,7 @@ def train(job: Job, state: TrainState, signals: StopSignals) -> None:
     output, processes = job.config.output, job.runtime.processes
     saved_at, every = output.file("-state.pt"), output.save_state_every_n_steps
     control = Control(output.file(".control"))
-    board = output.output_dir / "tensorboard" / output.output_name if output.log_with else None
+    board = open_board(job.config, state.step) if processes.first else None
     with StepLog(output.file(".jsonl"), job.steps, state.step, board) if processes.first else nullcontext() as log, signals.held():
         for group in groups_left(job, state):
             began, epoch = time.monotonic(), state.epoch + 1

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import train.run
+from train.adapters import ADAPTERS
+from train.adapters.build import build_network
 from train.config import TrainConfig
+from train.export import LAYOUTS, PRECISIONS, read_lora
+from train.families import load_model
 from train.loss import HUBER_SCHEDULES, LOSSES
 from train.noise import PREDICTIONS
 from train.optimizers import FOREIGN, OPTIMIZERS, row_of
@@ -28,7 +31,7 @@ NOISES: list[dict[str, Any]] = [
     {"ip_noise_gamma": 0.1, "ip_noise_gamma_random_strength": True},
 ]
 WEIGHTS: list[dict[str, Any]] = [{}, {"min_snr_gamma": 5.0}, {"debiased_estimation_loss": True}]
-PRECISIONS = ["no", "bf16", "fp16"]
+COMPUTED = ["no", "bf16", "fp16"]
 RATES = {"sgdnesterov": 1.0}
 SLOW_TO_START = {"radamschedulefree": 6}  # its variance is not known before the sixth step, and until then it stays where it is
 
@@ -37,7 +40,7 @@ def combinations() -> list[dict[str, Any]]:
     """One run per optimizer, the longest table, with the rows of all others in turn."""
     losses = [(loss, by) for loss in LOSSES for by in (HUBER_SCHEDULES if loss in ("huber", "smooth_l1") else ["snr"])]
     optimizers = [*OPTIMIZERS, f"{FOREIGN}AdaBelief", f"{FOREIGN}ScheduleFreeAdamW"]
-    tables = [SCHEDULES, losses, DENSITIES, PREDICTIONS, NOISES, WEIGHTS, PRECISIONS]
+    tables = [SCHEDULES, losses, DENSITIES, PREDICTIONS, NOISES, WEIGHTS, COMPUTED]
     assert all(len(table) <= len(optimizers) for table in tables), "a table has outgrown the optimizers: let it set the number of runs"
     return [_settings(*row) for row in zip(optimizers, *map(itertools.cycle, tables), strict=False)]
 
@@ -58,7 +61,13 @@ def _settings(optimizer: str, scheduler: str, loss: tuple[str, str], density: st
     }
 
 
-CASES = {settings["optimizer"]: settings for settings in combinations()}
+PLAINLY = {"optimizer": "adamw", "learning_rate": 1e-3}
+CASES: dict[str, dict[str, Any]] = {
+    **{settings["optimizer"]: settings for settings in combinations()},
+    **{f"adapter {name}": {**PLAINLY, "network_algo": name} for name in ADAPTERS},
+    **{f"saved as {layout}": {**PLAINLY, "save_format": layout} for layout in LAYOUTS},
+    **{f"saved in {precision}": {**PLAINLY, "save_precision": precision} for precision in PRECISIONS},
+}
 PLAIN = {
     "train_batch_size": 2, "sample_steps": 0, "min_bucket_reso": 64, "network_dim": 2, "save_precision": "fp32", "lr_warmup_ratio": 0.0,
     "save_state_every_n_steps": 2, "flip_aug": True, "output_name": "lora",
@@ -77,9 +86,13 @@ def trained(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
     lines = [json.loads(line) for line in config.output.file(".jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == result.steps == steps
     assert all(math.isfinite(line["loss"]) for line in lines)
-    weights = load_file(result.path)
+    weights = read_lora(result.path)[0]
     assert all(weight.isfinite().all() for weight in weights.values())
     assert all(weight.any() for key, weight in weights.items() if "lora_up" in key)
+    if config.network.network_algo != "lora":  # what such a layer holds at its start is not 0 everywhere
+        fresh = build_network(config.network, load_model(config.model.base), torch.Generator().manual_seed(config.output.seed)).state()
+        learned = {key.partition(".")[0] for key, weight in weights.items() if key in fresh and not torch.equal(weight, fresh[key])}
+        assert learned == {key.partition(".")[0] for key in weights}
     return weights
 
 

@@ -132,4 +132,8 @@ def merge(state: Mapping[str, Tensor], targets: Sequence[Target], strength: floa
 def _read(path: Path) -> dict[str, Tensor]:
     from train.export import read_lora
 
-    return read_lora(path)[0]
+    state = read_lora(path)[0]
+    broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"{path} holds {len(broken)} weights that are not finite numbers ({broken[0]} first); give a LoRA that is whole")
+    return state

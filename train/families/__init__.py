@@ -120,6 +120,8 @@ def find_family(path: Path) -> Family:
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings")
         return found
     except FileNotFoundError:
         raise UserError(f"{folder} is not a diffusers folder: it has no {name}; give the folder that holds model_index.json") from None

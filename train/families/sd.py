@@ -186,6 +186,8 @@ def load_parts(path: Path, family: Family, dtype: torch.dtype, encoders: Sequenc
 
 
 def load_part(kind: Any, folder: Path, name: str, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
+
     file = weights_file(folder, name)
     if file is None:
         raise UserError(f"{folder / name} has no weights; fetch the base model anew")
@@ -193,7 +195,7 @@ def load_part(kind: Any, folder: Path, name: str, dtype: torch.dtype) -> Any:
     try:
         with _no_bars():
             part = kind.from_pretrained(folder / name, torch_dtype=dtype, variant=variant, local_files_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise UserError(f"{file} cannot be loaded ({str(error).strip().splitlines()[0]}); fetch the base model anew") from None
     return part.requires_grad_(False).eval()
 

@@ -44,7 +44,7 @@ def tensor_names(path: Path) -> set[str]:
             if length > path.stat().st_size:
                 raise ValueError("its header is longer than the file")
             return set(json.loads(file.read(length))) - {"__metadata__"}
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, TypeError) as error:
         raise UserError(f"{path} is no readable .safetensors file ({error}); fetch it anew") from None
 
 
@@ -75,10 +75,12 @@ def read(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))  # the oldest files are no zip
     except pickle.UnpicklingError:
         raise UserError(f"{path} holds code besides weights, or is damaged, and is not opened; take the model's .safetensors file") from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({_reason(error)}); fetch it anew") from None
-    found = found.get("state_dict", found)
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no tensors by name; give the file of a base model")
+    return {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
 
 
 def load_parts(path: Path, family: Family, dtype: torch.dtype, encoders: Sequence[Any], configs: Path | None = None) -> dict[str, Any]:
