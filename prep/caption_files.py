@@ -99,7 +99,7 @@ def write(changes: Iterable[Change], saved: Iterable[Item], store: Store, ledger
     changes = list(changes)
     ledger.note(changes)
     texts = [(caption_path(change.item.path), None if change.text is None else f"{change.text}\n") for change in changes]
-    write_all([*texts, *store.unsaved(saved)])
+    write_all([*texts, *store.unsaved(saved, {change.item.key for change in changes})])
 
 
 def close(store: Store, alone: bool = True) -> None:

@@ -25,7 +25,7 @@ CHARACTER_FLOOR = 0.15  # MCut cuts names no lower, as the demo of the WD tagger
 
 def limits(policy: Policy, row: TaggerRow) -> dict[str, float]:
     """Return the score from which a tag of each wanted category counts: the policy's, else the tagger's own."""
-    asked = {name.casefold() for name in parse(policy.categories)}
+    asked = _asked(policy.categories)
     if strange := asked.difference(CATEGORIES):
         raise UserError(f"categories: {sorted(strange)[0]!r} is no kind of tags; they are {', '.join(CATEGORIES)}")
     found = {}
@@ -34,6 +34,11 @@ def limits(policy: Policy, row: TaggerRow) -> dict[str, float]:
             own = policy.threshold if category == "general" else getattr(policy, f"{category}_threshold", None)
             found[category] = row.threshold(category) if own is None else own
     return found
+
+
+@lru_cache(maxsize=16)
+def _asked(categories: str) -> frozenset[str]:
+    return frozenset(name.casefold() for name in parse(categories))
 
 
 def mcut_limits(values: np.ndarray, labels: Labels, usual: Mapping[str, float]) -> dict[str, float]:
@@ -88,7 +93,8 @@ def gathered(scores: Scores, cuts: Mapping[str, float]) -> list[str]:
     """List the tags that reach their category's score, category after category, stronger before weaker."""
     tags: list[str] = []
     for category, limit in cuts.items():
-        tags += ranked({tag: score for tag, score in scores.get(category, {}).items() if score >= limit})
+        if scored := scores.get(category):
+            tags += ranked({tag: score for tag, score in scored.items() if score >= limit})
     return list(dict.fromkeys(tags))
 
 
@@ -128,7 +134,7 @@ def strengths(scores: Scores, policy: Policy) -> dict[str, float]:
 
 def ranked(scores: Mapping[str, float]) -> list[str]:
     """Sort tags by falling score; equal ones by name, so that the same scores always give the same caption."""
-    return sorted(scores, key=lambda tag: (-scores[tag], tag))
+    return [tag for _, tag in sorted([(-score, tag) for tag, score in scores.items()])]
 
 
 @dataclass(frozen=True)

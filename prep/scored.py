@@ -10,7 +10,7 @@ from prep.edits import Policy
 from prep.imports import any_kept, kept
 from prep.item import Item, Store
 from prep.options import UserError
-from prep.scores import FILE, Model, Scores, ScoreStore, picture_key
+from prep.scores import FILE, Model, Scores, ScoreStore, picture_key, unpack
 from prep.taggers import LOCAL, TaggerRow, row_of
 
 
@@ -40,13 +40,14 @@ class Scored:
         """
         cuts = limits(policy, self.row)
         imported = kept(self._hidden, item.key) if self._imported else {}
-        values = self._scores.get(picture_key(item.picture_digest, item.crop), self._model) if self._scores and self._model else None
-        if values is None and (not imported or policy.imported == "ignore"):
+        data = self._scores.packed(picture_key(item.picture_digest, item.crop), self._model) if self._scores and self._model else None
+        if data is None and (not imported or policy.imported == "ignore"):
             name = self._model.name if self._model else "a tagger"
             raise UserError(f"{item.path} has not been scored by {name}; run `prep tag` first")
         scores: Scores = {}
-        if values is not None and self._model is not None:
+        if data is not None and self._model is not None:
+            labels = self._model.labels
             if policy.mcut:
-                cuts = mcut_limits(values, self._model.labels, cuts)
-            scores = self._model.labels.read(values, floor=min(cuts.values(), default=1.0))
+                cuts = mcut_limits(unpack(data, len(labels.names)), labels, cuts)
+            scores = labels.read_packed(data, floor=min(cuts.values(), default=1.0))
         return merged(scores, imported, policy.imported), cuts

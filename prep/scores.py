@@ -6,10 +6,10 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,10 +52,33 @@ class Labels:
 
     def read(self, values: np.ndarray, floor: float) -> Scores:
         """Name the scores of one picture, shape (labels,): all ratings, and what else is at least `floor`."""
+        found = sorted(self._ratings.union((values >= floor).nonzero()[0].tolist()))
+        # Rounded, so that what float32 makes of 0.35 is not below the 0.35 of a threshold.
+        return self._named((index, round(float(values[index]), 6)) for index in found)
+
+    def read_packed(self, data: bytes, floor: float) -> Scores:
+        """Name the scores that `pack` squeezed as `read` names those of `unpack`, at a fifth of the time: only what counts is unpacked."""
+        import numpy as np
+
+        count, first, raw = len(self.names), _first_step(floor), _raw(data, len(self.names))
+        found = (raw[:count] >= first >> 4).nonzero()[0] if first <= STEPS else np.zeros(0, np.intp)
+        if not self._ratings.issubset(index := found.tolist()):
+            index = sorted(self._ratings.union(index))
+            found = np.array(index, np.intp)
+        pair = raw[count + (found >> 1)]
+        steps = (raw[found].astype(np.uint16) << 4 | np.where(found & 1, pair & 15, pair >> 4)).tolist()
+        scale, ratings = _scale(), self._ratings
+        return self._named((place, scale[step]) for place, step in zip(index, steps, strict=True) if step >= first or place in ratings)
+
+    def _named(self, found: Iterable[tuple[int, float]]) -> Scores:
         scores: Scores = {"rating": {}, "general": {}, "character": {}}
-        for index in sorted(self._ratings.union((values >= floor).nonzero()[0].tolist())):
-            # Rounded, so that what float32 makes of 0.35 is not below the 0.35 of a threshold.
-            scores.setdefault(self.categories[index], {})[self.names[index]] = round(float(values[index]), 6)
+        names, categories = self.names, self.categories
+        for index, score in found:
+            category = categories[index]
+            if category in scores:
+                scores[category][names[index]] = score
+            else:
+                scores[category] = {names[index]: score}
         return scores
 
 
@@ -66,6 +89,13 @@ class Model:
     id: int
     name: str
     labels: Labels
+
+
+@lru_cache(maxsize=4)
+def _labels(text: str) -> Labels:
+    """Read a model's labels once for all the times that a store is opened: 10,861 take 5 ms."""
+    names, categories = json.loads(text)
+    return Labels(tuple(names), tuple(categories))
 
 
 def picture_key(digest: str, crop: tuple[int, int, int, int] | None) -> str:
@@ -86,11 +116,35 @@ def unpack(data: bytes, count: int) -> np.ndarray:
     """Return the probabilities, float32 of shape (count,), that `pack` squeezed."""
     import numpy as np
 
-    raw = np.frombuffer(zlib.decompress(data), np.uint8).astype(np.uint16)
-    if len(raw) != count + (count + 1) // 2:
-        raise sqlite3.DatabaseError("a row of scores has another length than its model's list of tags")
+    raw = _raw(data, count).astype(np.uint16)
     low = np.stack([raw[count:] >> 4, raw[count:] & 15], axis=1).ravel()[:count]
     return ((raw[:count] << 4 | low) / STEPS).astype(np.float32)
+
+
+def _raw(data: bytes, count: int) -> np.ndarray:
+    """Return the bytes of `count` scores, uint8: the upper 8 bits of each, then the lower 4 of each pair."""
+    import numpy as np
+
+    raw = np.frombuffer(zlib.decompress(data, bufsize=count + (count + 1) // 2 + 1), np.uint8)
+    if len(raw) != count + (count + 1) // 2:
+        raise sqlite3.DatabaseError("a row of scores has another length than its model's list of tags")
+    return raw
+
+
+@lru_cache
+def _scale() -> tuple[float, ...]:
+    """Return the score of each of the 12-bit steps, as `unpack` and `Labels.read` have it."""
+    import numpy as np
+
+    return tuple(round(float(value), 6) for value in (np.arange(4096) / STEPS).astype(np.float32))
+
+
+@lru_cache(maxsize=64)
+def _first_step(floor: float) -> int:
+    """Return the first step whose score is at least `floor`, compared in float32 as `Labels.read` does."""
+    import numpy as np
+
+    return int(np.searchsorted((np.arange(4096) / STEPS).astype(np.float32), np.float32(floor)))
 
 
 class ScoreStore:
@@ -142,8 +196,7 @@ class ScoreStore:
             row = self._database.execute(query, (name,)).fetchone()
         if row is None:
             return None
-        names, categories = json.loads(row[2])
-        return Model(row[0], row[1], Labels(tuple(names), tuple(categories)))
+        return Model(row[0], row[1], _labels(row[2]))
 
     def has(self, picture: str, model: Model) -> bool:
         """Say whether the picture's scores are kept."""
@@ -159,10 +212,15 @@ class ScoreStore:
 
     def get(self, picture: str, model: Model) -> np.ndarray | None:
         """Return the picture's scores, float32 of shape (labels,), or None if there are none."""
+        data = self.packed(picture, model)
+        return None if data is None else unpack(data, len(model.labels.names))
+
+    def packed(self, picture: str, model: Model) -> bytes | None:
+        """Return the picture's scores as `pack` squeezed them, or None if there are none."""
         query = "SELECT scores FROM scores WHERE picture = ? AND model = ?"
         with self._lock:
             row = self._database.execute(query, (picture, model.id)).fetchone()
-        return None if row is None else unpack(row[0], len(model.labels.names))
+        return None if row is None else row[0]
 
 
 def _bring_up_to_date(database: sqlite3.Connection) -> None:

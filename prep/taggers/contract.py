@@ -16,7 +16,8 @@ Triple = tuple[float, float, float]
 WHITE: Colour = (255, 255, 255)
 BICUBIC, BILINEAR, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS
 # A picture that is taller than wide is resized in bands of so many rows, else a long strip would need memory for its whole square.
-BAND = 512
+# Measured on 3000 x 4000: 107 ms in bands of 512 rows, 97 to 100 of 128, 94 to 101 of 64, 99 to 103 of 32.
+BAND = 128
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,9 @@ class OnnxTagger:
 
     def _filled(self, group: Sequence[np.ndarray], size: int) -> np.ndarray:
         """Return the model's input; a short batch is filled up, because CUDA tunes for every new shape and a result may differ in its last bit."""
-        pixels = np.full((size, *group[0].shape), 255, np.uint8)
-        pixels[: len(group)] = np.stack(group)
+        pixels = np.empty((size, *group[0].shape), np.uint8)
+        np.stack(group, out=pixels[: len(group)])
+        pixels[len(group) :] = 255
         takes_pixels = self.sessions.sessions[0].get_inputs()[0].type == "tensor(uint8)"
         return pixels if takes_pixels else self.contract.tensor(pixels)
 

@@ -188,3 +188,22 @@ def test_a_retouched_copy_takes_the_pictures_place_and_goes_again(tmp_path: Path
     assert Image.open(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0), "the clean picture stays"
     store.retouch(item, None)
     assert item.picture == item.path and item.picture_digest == before and not again.picture.exists()
+
+
+def test_sidecars_that_name_each_others_pictures_are_told_by_what_is_in_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    a, b, c = (picture(tmp_path / f"{name}.png") for name in "abc")
+    store.save(Item("a", b, source_sha256="of b"))
+    store.save(Item("b", a, source_sha256="of a"))
+    store.save(Item("c", c, source_sha256="of c"))
+    assert [(item.key, item.path.name, item.source_sha256) for item in store.items()] == [
+        ("b", "a.png", "of a"),
+        ("a", "b.png", "of b"),
+        ("c", "c.png", "of c"),
+    ]
+
+
+def test_a_measure_that_is_no_number_is_read_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(Item("a", tmp_path / "a.png", measures={"sharpness": float("inf")}))
+    assert store.load()[0].measures == {"sharpness": float("inf")}

@@ -149,3 +149,11 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
             return store.has(str(number), model) and store.get(str(number), model)[0] == np.float32(number / 4000)
 
         assert all(pool.map(use, range(64)))
+
+
+@given(st.lists(st.integers(0, 4000), min_size=5, max_size=40), st.one_of(st.floats(0, 1), st.integers(0, 1000).map(lambda n: n / 1000)))
+def test_packed_scores_are_read_as_unpacked_ones(steps: list[int], floor: float) -> None:
+    count = len(steps)
+    labels = Labels(tuple(f"tag_{n}" for n in range(count)), ("rating", "general", *("character", "meta", "general") * count)[:count])
+    data = pack(np.array(steps) / 4000)
+    assert labels.read_packed(data, floor) == labels.read(unpack(data, count), floor)

@@ -4,7 +4,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from prep.cli import main
 from prep.item import Store
 from prep.options import UserError
 from prep.scores import ScoreStore
-from prep.tag import Tag, ahead
+from prep.tag import STEP_BACK, Tag, ahead, step_back
 from prep.taggers import TAGGERS
 from prep.taggers.onnx_tagger import OnnxTagger
 from prep.taggers.precision import multiplies_bytes
@@ -164,6 +166,38 @@ def test_one_by_one_in_batches_and_in_processes_give_the_same_store_to_the_byte(
             assert tag(folder, "--shard", "2/2").exit_code == 0
         stores.append(rows(folder))
     assert all(store == stores[0] for store in stores) and len(stores[0]) == 17
+
+
+def test_scores_that_are_no_numbers_are_never_kept(folder: Path) -> None:
+    assert tag(folder).exit_code == 0
+    kept = captions(folder)
+    make_tagger(folder / "tagger", scale=float("nan"))
+    for executor in ("here", "local"):
+        result = tag(folder, "--executor", executor)
+        assert result.exit_code != 0 and "not between 0 and 1" in result.output and "Traceback" not in result.output
+    with sqlite3.connect(folder / "raw/.atelier/scores.sqlite") as database:
+        rows = database.execute("SELECT count(*) FROM scores GROUP BY model").fetchall()
+    assert rows == [(3,)] and captions(folder) == kept  # those of the sound model alone
+
+
+def rank() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a rank of their own on Linux alone")
+def test_decoders_step_back_behind_the_model_and_nobody_else_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, ranks = rank(), []
+    prepare, score = OnnxTagger.prepare, OnnxTagger.score
+    monkeypatch.setattr(OnnxTagger, "prepare", lambda self, image: (prepare(self, image), ranks.append(rank()))[0])
+    monkeypatch.setattr(OnnxTagger, "score", lambda self, pixels: (score(self, pixels), ranks.append(rank() + 100))[0])
+    step = Tag(tagger=str(folder / "tagger"), device="cpu", readers=1)
+    assert len(list(step(Store(folder / "raw").items(), Store(folder / "raw")))) == 3
+    decoders = [each for each in ranks if each < 100]
+    assert decoders == [before, max(before, STEP_BACK), max(before, STEP_BACK)]  # the first one loads the model
+    assert {each - 100 for each in ranks if each >= 100} == {before} and rank() == before
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(step_back).result()
+        assert pool.submit(rank).result() == max(before, STEP_BACK)
 
 
 def test_the_stream_is_drawn_ahead_but_not_far() -> None:
