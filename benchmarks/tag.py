@@ -14,11 +14,16 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from prep.images import load, pixel_hash
 from prep.item import Store
+from prep.scores import ScoreStore
 from prep.tag import Tag
 from prep.taggers import locate
 from prep.taggers.onnx_tagger import OnnxTagger
@@ -63,6 +68,29 @@ def bare(tagger: OnnxTagger, count: int) -> Times:
     return time.perf_counter() - start, time.process_time() - busy
 
 
+def parts(folder: Path, tagger: OnnxTagger, bare_busy: float) -> None:
+    """Print what each part takes of one core for a picture, and their sum over the model's: the least that decoding adds to the work."""
+    spent: dict[str, list[float]] = {"decode": [], "digest": [], "resize": [], "store": []}
+
+    def timed(part: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        made = work()
+        spent[part].append(time.perf_counter() - start)
+        return made
+
+    row = np.random.default_rng(0).random(len(tagger.labels.names)).astype(np.float32) ** 9
+    with ScoreStore.open(folder / "parts") as scores:
+        known = scores.register("parts", "", 1, tagger.labels)
+        for path in sorted(folder.glob("*.jpg"))[:12]:
+            image = timed("decode", partial(load, path))
+            timed("digest", partial(pixel_hash, image))
+            timed("resize", partial(tagger.prepare, image))
+            timed("store", partial(scores.put, known, {path.name: row}))
+    each = {part: statistics.median(times) for part, times in spent.items()}
+    print("  " + ", ".join(f"{part} {1e3 * seconds:.1f} ms" for part, seconds in each.items()), end="; ")
+    print(f"model {1e3 * bare_busy:.0f} ms of the processor, the rest is {sum(each.values()) / bare_busy:.1%} of it")
+
+
 def throughput(model: Path, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -72,6 +100,7 @@ def throughput(model: Path, args: argparse.Namespace) -> None:
         assert isinstance(tagger, OnnxTagger)
         bare(tagger, tagger.pass_size)  # the first pass allocates
         pairs = [(bare(tagger, args.pictures), end_to_end(step, folder)) for _ in range(args.pairs)]
+        parts(folder, tagger, statistics.median(alone[1] for alone, _ in pairs) / args.pictures)
     for alone, whole in pairs:
         for what, a, b in zip(("clock", "processor"), alone, whole, strict=True):
             print(f"  {what}: bare {a / args.pictures:.3f} s a picture, end to end {b / args.pictures:.3f} s, ratio {a / b:.3f}")

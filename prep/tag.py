@@ -33,7 +33,8 @@ CPU = "CPUExecutionProvider"
 # Pictures scored between two writes on a CPU, where a pass takes one picture: few, so that decoding goes on while the model runs.
 AT_ONCE = 4
 # How far threads that decode step back behind the model on a CPU (nice of Linux, which counts for each thread). Measured on two cores,
-# ViT-B 448, 12 megapixel JPEGs, pace over the bare model's, two rounds: 0.910 and 0.915 at 0, 0.926 and 0.932 at 5, 0.945 and 0.962 at 10.
+# ViT-B 448, 20 JPEGs of 12 megapixels, pace over the bare model's, two rounds, always in this order: 0.910 and 0.915 at 0, 0.926 and 0.932
+# at 5, 0.945 and 0.962 at 10. Not settled: 48 pictures at 10 gave 0.920 and 0.930, and there nothing was run at 0 to compare.
 STEP_BACK = 10
 
 

@@ -172,7 +172,7 @@ def test_scores_that_are_no_numbers_are_never_kept(folder: Path) -> None:
     assert tag(folder).exit_code == 0
     kept = captions(folder)
     make_tagger(folder / "tagger", scale=float("nan"))
-    for executor in ("here", "local"):
+    for executor in ("here", "processes"):
         result = tag(folder, "--executor", executor)
         assert result.exit_code != 0 and "not between 0 and 1" in result.output and "Traceback" not in result.output
     with sqlite3.connect(folder / "raw/.atelier/scores.sqlite") as database:
