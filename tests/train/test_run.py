@@ -247,6 +247,7 @@ def killed_after(step: int, config: TrainConfig) -> None:
     """Run in a child that kills itself when the log has come to `step`."""
     child = os.fork()  # a new interpreter would spend most of the test on importing torch
     if not child:
+        signal.alarm(100)  # rather an end than a wait without one
         reached = train.run.StepLog.write
 
         def write(log: Any, record: dict[str, Any], mean_loss: float) -> None:
