@@ -198,7 +198,7 @@ def _open(path: Path, kind: Kind) -> Image.Image:
             _load_png(image, path)
     except (PictureError, Image.DecompressionBombError):
         raise
-    except Exception:
+    except Exception:  # Pillow raises nearly anything on damaged texts; what is not theirs comes again below
         if kind.format != "PNG":
             raise
         image = Image.open(BytesIO(essential_chunks(path.read_bytes())), formats=["PNG"])

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.database import opened
 from prep.item import Item
-from prep.options import UserError
 
 FILE = "captions.sqlite"
 _SCHEMA = """
@@ -70,17 +70,8 @@ class Ledger:
     @contextmanager
     def open(cls, hidden: Path, create: bool = True) -> Iterator[Ledger]:
         """Open the ledger of a folder's hidden folder, or an empty one if it is not to be made; raises UserError if it is damaged."""
-        path = hidden / FILE
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path if create or path.exists() else ":memory:", timeout=60)
-        try:
-            database.executescript(_SCHEMA)
+        with opened(hidden / FILE, _SCHEMA, ", and what the captions were before is forgotten", create) as database:
             yield cls(database)
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{path} cannot be used ({error}); delete it, and what the captions were before is forgotten") from None
-        finally:
-            database.close()
 
     @property
     def unfinished(self) -> bool:

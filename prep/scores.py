@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prep.database import opened
 from prep.options import UserError
 
 if TYPE_CHECKING:
@@ -163,16 +164,9 @@ class ScoreStore:
         path = hidden / FILE
         if not create and not path.exists():
             raise UserError(f"no picture in {hidden.parent} has been scored yet; run `prep tag` first")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path, timeout=60, check_same_thread=False)
-        try:
-            database.executescript(_SCHEMA)
+        with opened(path, _SCHEMA, " and `prep tag` will score the pictures again", threads=True) as database:
             _bring_up_to_date(database)
             yield cls(database)
-        except (sqlite3.DatabaseError, zlib.error) as error:
-            raise UserError(f"{path} cannot be used ({error}); delete it and `prep tag` will score the pictures again") from None
-        finally:
-            database.close()
 
     def register(self, name: str, identity: str, version: int, labels: Labels) -> Model:
         """Return the model of that name, weights and preprocessing, added if new, and note that it is the one used last."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from train.adapters.lora import LoRANetwork
+    from train.adapters.network import Network
     from train.dataset import TrainingSet
     from train.families.sd import Model
 
@@ -46,7 +46,7 @@ class Job:
 class TrainState:
     """What a step reads and changes; `epoch` and `batch` say which batch comes next."""
 
-    network: LoRANetwork
+    network: Network
     optimizer: torch.optim.Optimizer
     generator: torch.Generator  # each batch sets it to its own seed, so it need not be saved
     scaler: torch.amp.GradScaler | None = None

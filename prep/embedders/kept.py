@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prep.options import UserError
+from prep.database import opened
 
 FILE = "embeddings.sqlite"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (model TEXT, picture TEXT, vector BLOB, PRIMARY KEY (model, picture)) WITHOUT ROWID"
@@ -28,16 +28,8 @@ class VectorStore:
     @contextmanager
     def open(cls, hidden: Path) -> Iterator[VectorStore]:
         """Open the store in a folder's hidden folder; raises UserError if it is damaged."""
-        path = hidden / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path, timeout=60)
-        try:
-            database.execute(_SCHEMA)
+        with opened(hidden / FILE, _SCHEMA, " and `prep identity` will look at the pictures again") as database:
             yield cls(database)
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{path} cannot be used ({error}); delete it and `prep identity` will look at the pictures again") from None
-        finally:
-            database.close()
 
     def has(self, model: str, picture: str) -> bool:
         """Say whether the picture's vector is kept."""

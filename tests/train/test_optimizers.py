@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prep.options import UserError
-from train.adapters.lora import LoRANetwork
+from tests.train.adapters.bases import LoRANetwork
 from train.config import OptimizerConfig, TrainConfig
 from train.lion import Lion
 from train.optimizer_classes import parse_arguments
@@ -28,7 +28,7 @@ from train.optimizers import (
 )
 from train.state import TrainState, read_state
 
-from .adapters.test_lora import FakeTarget
+from .adapters.bases import FakeTarget
 
 
 def network(seed: int = 0) -> LoRANetwork:

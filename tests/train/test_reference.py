@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.adapters.lora import LoRANetwork
+from tests.train.adapters.bases import LoRANetwork
 from train.config import TrainConfig
 from train.families import load_model
 from train.families.sd import Model

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from prep.options import UserError
-from train.adapters.lora import LoRANetwork
+from tests.train.adapters.bases import LoRANetwork
 from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals, choose_precision
 
-from .adapters.test_lora import FakeTarget
+from .adapters.bases import FakeTarget
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from prep.options import UserError
-from train.adapters.lora import LoRANetwork
+from tests.train.adapters.bases import LoRANetwork
 from train.export import read_lora, save_lora
 from train.families import load_model
 from train.families.sd import Model

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prep.options import UserError
-from train.adapters.lora import LoRANetwork
+from tests.train.adapters.bases import LoRANetwork
 from train.config import OptimizerConfig
 from train.optimizers import build_optimizer
 from train.state import RECENT, TrainState, read_state
 
-from .adapters.test_lora import FakeTarget
+from .adapters.bases import FakeTarget
 
 
 def fresh(seed: int = 0) -> TrainState:

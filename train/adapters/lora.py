@@ -7,16 +7,15 @@ The update of a layer is (alpha / rank) * up @ down. Names and shapes are kohya'
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.adapters import Target
 from train.adapters.dropout import Draw, Dropouts
-from train.adapters.network import Layer, Network
+from train.adapters.network import Layer
 from train.adapters.plan import LayerPlan
 
 DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
@@ -94,13 +93,3 @@ class LoRALayer(Layer):
         for half in (self.up, self.down):
             half.mul_(factor.sqrt())
         return norm * factor
-
-
-class LoRANetwork(Network):
-    """LoRA of one rank and alpha on every target."""
-
-    def __init__(self, targets: Sequence[Target] = (), dim: int = 1, alpha: float = 1.0, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        for target in targets:
-            plan = LayerPlan(dim, alpha)
-            self.attach(target, LoRALayer.fresh(target.module, plan, Dropouts(), generator), plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,32 +19,32 @@ from train.adapters.plan import LayerPlan
 TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """One layer's adapter. A file holds what `tensors` names; `alpha` may be missing there, and then is the rank."""
 
+    @abstractmethod
     def forward(self, x: Tensor, output: Tensor, multiplier: float, draw: Draw | None) -> Tensor:
         """Return what the layer gives with its adapter, from its input and what the base gives; without a draw nothing is dropped."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file holds of this layer, by suffix."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave; shapes were compared before."""
-        raise NotImplementedError
 
     def fast(self) -> list[nn.Parameter]:
         """List the parameters whose rate LoRA+ raises (arxiv.org/abs/2402.12354)."""
         return []
 
+    @abstractmethod
     def weight_update(self) -> Tensor:
         """Return the change of the base's weight (out, in[, k, k]) at full strength."""
-        raise NotImplementedError
 
+    @abstractmethod
     def limit(self, max_norm: float) -> Tensor:
         """Scale the update down to a norm of at most `max_norm`; returns the norm it then has."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

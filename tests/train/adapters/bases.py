@@ -1,9 +1,16 @@
-"""A small frozen base of three layers, each of another kind, for tests of adapters."""
+"""What tests of adapters share: a small frozen base of three layers, each of another kind, and LoRA of one rank on all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from train.adapters import Target
+from train.adapters.dropout import Dropouts
+from train.adapters.lora import LoRALayer
+from train.adapters.network import Network
+from train.adapters.plan import LayerPlan
 
 
 @dataclass
@@ -27,6 +34,16 @@ class Base(nn.Module):
     def targets(self) -> list[FakeTarget]:
         pairs = {"lora_unet_conv": self.conv, "lora_unet_point": self.point, "lora_te_linear": self.linear}
         return [FakeTarget(name, module, "text_encoder" if "_te_" in name else "unet") for name, module in pairs.items()]
+
+
+class LoRANetwork(Network):
+    """LoRA of one rank and alpha on every target."""
+
+    def __init__(self, targets: Sequence[Target] = (), dim: int = 1, alpha: float = 1.0, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        for target in targets:
+            plan = LayerPlan(dim, alpha)
+            self.attach(target, LoRALayer.fresh(target.module, plan, Dropouts(), generator), plan)
 
 
 def base(seed: int = 0) -> Base:

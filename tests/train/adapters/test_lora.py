@@ -1,47 +1,21 @@
 """LoRA on plain layers: identity at first, exact where it acts, gone when removed."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import nn
 
 from prep.options import UserError
-from train.adapters.lora import LoRANetwork
-
-
-@dataclass
-class FakeTarget:
-    name: str
-    module: nn.Module
-    part: str
-
-
-class Base(nn.Module):
-    """A linear layer, a 3x3 convolution with stride, and a 1x1 convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.point, self.linear = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 1), nn.Linear(8, 5)
-        self.requires_grad_(False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.point(self.conv(x)).mean((2, 3)))
-
-    def targets(self) -> list[FakeTarget]:
-        pairs = {"lora_unet_conv": self.conv, "lora_unet_point": self.point, "lora_te_linear": self.linear}
-        return [FakeTarget(name, module, "text_encoder" if "_te_" in name else "unet") for name, module in pairs.items()]
+from tests.train.adapters import bases
+from tests.train.adapters.bases import Base, LoRANetwork
 
 
 @pytest.fixture
 def base() -> Base:
-    torch.manual_seed(0)
-    return Base()
+    return bases.base()
 
 
 @pytest.fixture
 def x() -> torch.Tensor:
-    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return bases.picture()
 
 
 def network(base: Base, seed: int = 3, **more: float) -> LoRANetwork:
@@ -93,14 +67,14 @@ def test_gradients_reach_the_lora_only(base: Base, x: torch.Tensor) -> None:
 def test_names_and_shapes_are_kohyas(base: Base) -> None:
     shapes = {key: tuple(t.shape) for key, t in network(base).state().items()}
     assert shapes == {
-        "lora_unet_conv.lora_down.weight": (4, 3, 3, 3),
+        "lora_unet_conv.lora_down.weight": (4, 4, 3, 3),
         "lora_unet_conv.lora_up.weight": (8, 4, 1, 1),
         "lora_unet_conv.alpha": (),
         "lora_unet_point.lora_down.weight": (4, 8, 1, 1),
         "lora_unet_point.lora_up.weight": (8, 4, 1, 1),
         "lora_unet_point.alpha": (),
         "lora_te_linear.lora_down.weight": (4, 8),
-        "lora_te_linear.lora_up.weight": (5, 4),
+        "lora_te_linear.lora_up.weight": (6, 4),
         "lora_te_linear.alpha": (),
     }
 
@@ -113,7 +87,7 @@ def test_the_seed_fixes_the_start_and_global_chance_is_left_alone(base: Base) ->
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not torch.equal(first["lora_unet_conv.lora_down.weight"], other["lora_unet_conv.lora_down.weight"])
-    bound = 1 / (3 * 3 * 3) ** 0.5  # Kaiming-uniform with a = sqrt(5)
+    bound = 1 / (4 * 3 * 3) ** 0.5  # Kaiming-uniform with a = sqrt(5)
     assert 0.9 * bound < first["lora_unet_conv.lora_down.weight"].abs().max() <= bound
 
 
@@ -146,7 +120,7 @@ def test_a_square_matrix_fits_a_point_convolution(base: Base) -> None:
     [
         (lambda s: s.pop("lora_unet_conv.lora_up.weight"), "missing lora_unet_conv.lora_up.weight"),
         (lambda s: s.update({"lora_unet_nowhere.lora_down.weight": torch.zeros(4, 8)}), "unknown lora_unet_nowhere"),
-        (lambda s: s.update({"lora_te_linear.lora_up.weight": torch.zeros(6, 4)}), r"is \(6, 4\), not \(5, 4\)"),
+        (lambda s: s.update({"lora_te_linear.lora_up.weight": torch.zeros(5, 4)}), r"is \(5, 4\), not \(6, 4\)"),
     ],
 )
 def test_what_does_not_fit_is_named(base: Base, change: object, words: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prep.clip_bpe import BOS, EOS
 from prep.options import UserError
-from train.adapters.lora import LoRANetwork
+from tests.train.adapters.bases import LoRANetwork
 from train.families import FAMILIES, find_base, find_family, load_model
 from train.families.sd import Conditioning, Model
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from prep.clip_bpe import write_tokenizer
-from train.adapters.lora import LoRANetwork
+from tests.train.adapters.bases import LoRANetwork
 from train.cache import Store
 from train.config import TrainConfig
 from train.families import FAMILIES, find_family, load_model
