@@ -95,7 +95,8 @@ def describe_reg(plan: SamplePlan, pictures: int, epochs: int, reg_use: str) -> 
     if not pictures:
         return ""
     if first == pictures:
-        return f"all {pictures} regularization pictures are used in an epoch, {shown / pictures:.3g} times each on average"
+        often = "once each" if shown == pictures else f"{shown / pictures:.3g} times each on average"
+        return f"all {pictures} regularization pictures are used in an epoch, {often}"
     if reg_use == "sd-scripts":
         return (
             f"{first} of your {pictures} regularization pictures will be used, the first in order, as sd-scripts does; set reg_use = paired for all"
