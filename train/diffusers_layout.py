@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ def from_diffusers(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     """Return a state in kohya's names; raises UserError if a key has no place in them."""
     import torch
 
-    sdxl = any(key.startswith("text_encoder_2.") or _is_wide(key, tensor) for key, tensor in tensors.items())
+    sdxl = any(key.startswith("text_encoder_2.") or _is_deep(key) or _is_wide(key, tensor) for key, tensor in tensors.items())
     prefixes = {"unet": "lora_unet", "text_encoder": "lora_te1" if sdxl else "lora_te", "text_encoder_2": "lora_te2"}
     facts = _facts(metadata)
     state: dict[str, Tensor] = {}
@@ -95,6 +96,11 @@ def from_diffusers(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
         if suffix == "lora_down.weight":
             state[f"{name}.alpha"] = torch.tensor(_alpha(facts, component, path, tensor.shape[0]))
     return state
+
+
+def _is_deep(key: str) -> bool:
+    """Say whether the layer is in a second transformer block of a level, which only SDXL has."""
+    return re.search(r"\.transformer_blocks\.[1-9]", key) is not None
 
 
 def _is_wide(key: str, tensor: Tensor) -> bool:

@@ -1,12 +1,24 @@
 """A base model of random weights and a small tree, shared by the trainer's tests."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from prep.clip_bpe import write_tokenizer
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, as is fastest for tiny models, and on as many as before afterwards: other tests compare bit for bit."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

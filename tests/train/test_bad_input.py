@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from train.cli import main
 from train.families.single_file import SIGNS, UNET
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 Spoil = Callable[[Path], dict[str, str]]  # spoils a project, and says which settings lead there
 
@@ -145,7 +147,6 @@ BAD: dict[str, tuple[Spoil, str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_sentence(project: Path, name: str) -> None:
-    torch.set_num_threads(1)
     spoil, words = BAD[name]
     assert words in told(train(project, **spoil(project)))
     assert not (project / "ran").exists()
@@ -154,7 +155,6 @@ def test_bad_input_is_one_sentence(project: Path, name: str) -> None:
 
 @pytest.mark.parametrize("place", ["mine.safetensors", "mine-state.pt", "mine.jsonl", "mine-samples.png", ".atelier/latents", ".atelier/looks.json"])
 def test_a_full_disk_leaves_nothing_half_written(project: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    torch.set_num_threads(1)
     real = os.replace
 
     def replace(source: str, target: Path) -> None:
@@ -186,7 +186,6 @@ def broken_by_hand(file: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "nan", "other names", "other size"])
 def test_a_cache_that_was_broken_by_hand_is_made_anew(project: Path, how: str) -> None:
-    torch.set_num_threads(1)
     assert train(project, sample_prompts="").exit_code == 0
     path, files = project / "lora" / "mine.safetensors", list((project / ".atelier" / "latents").rglob("*.safetensors"))
     wanted = load_file(path)

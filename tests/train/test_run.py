@@ -266,6 +266,7 @@ def killed_after(step: int, config: TrainConfig) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.usefixtures("one_thread")  # a child of a process with a pool of threads would wait for them for ever
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimizer_goes_on_after_kills(tiny_base: Path, tiny_tree: Path, optimizer: str) -> None:
     """One, two and three kills at random steps, states saved every third one."""
@@ -278,15 +279,10 @@ def test_each_optimizer_goes_on_after_kills(tiny_base: Path, tiny_tree: Path, op
         "lr_scheduler": "constant" if row.schedule_free else "cosine",
         "num_epochs": 2,
     }
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a child of a process with a pool of threads would wait for them for ever
-    try:
-        whole = run(configured(tiny_base, tiny_tree, **table, output_dir="whole"))
-        rng = random.Random(optimizer)
-        for kills in (1, 2, 3):
-            config = configured(tiny_base, tiny_tree, **table, output_dir=f"killed{kills}")
-            for step in sorted(rng.sample(range(2, whole.steps), kills)):
-                killed_after(step, config)
-            assert same(run(config).path, whole.path), f"after {kills} kills"
-    finally:
-        torch.set_num_threads(threads)
+    whole = run(configured(tiny_base, tiny_tree, **table, output_dir="whole"))
+    rng = random.Random(optimizer)
+    for kills in (1, 2, 3):
+        config = configured(tiny_base, tiny_tree, **table, output_dir=f"killed{kills}")
+        for step in sorted(rng.sample(range(2, whole.steps), kills)):
+            killed_after(step, config)
+        assert same(run(config).path, whole.path), f"after {kills} kills"

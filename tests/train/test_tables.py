@@ -97,13 +97,13 @@ def trained(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
 
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU"),
     pytest.mark.parametrize("settings", CASES.values(), ids=CASES),
 ]
 
 
 def test_each_row_trains(tiny_base: Path, tiny_tree: Path, settings: dict) -> None:
-    torch.set_num_threads(1)
     steps = SLOW_TO_START.get(settings["optimizer"], 3)
     trained(configured(str(tiny_base), tiny_tree, **settings, max_train_steps=steps), steps)
 
