@@ -159,6 +159,18 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """How a run is judged: by pictures that it does not train."""
+
+    validation_split: float = option(0.1, help="Share of the pictures that judge the run and are not trained; none of under 20.", min=0, max=0.5)
+    validate_every_n_epochs: int = option(0, help="Judge every so many epochs; 0 = so often that it takes an eighth of the time at most.", min=0)
+    validate_every_n_steps: int = option(0, help="Judge every so many steps instead; 0 = by epochs.", min=0)
+    validation_folds: int = option(0, help="For few pictures: runs, each without another part, that find the best epoch; 0 is off.", min=0, max=20)
+    patience: int = option(0, help="Stop after so many judgements in a row that are no better than the best; 0 trains to the end.", min=0)
+    keep_best: bool = option(True, help="Make the best epoch NAME.safetensors, and the last NAME-last; else the last is NAME.safetensors.")
+
+
+@dataclass(frozen=True)
 class OutputConfig:
     """What is written, where, in which precision, and the run's seed."""
 
@@ -195,6 +207,7 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
     @classmethod
@@ -257,6 +270,7 @@ SECTIONS: dict[str, type] = {
     "network": NetworkConfig,
     "optimizer": OptimizerConfig,
     "objective": ObjectiveConfig,
+    "validation": ValidationConfig,
     "output": OutputConfig,
 }
 

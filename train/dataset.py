@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from train.buckets import BucketRule
 from train.cache import GIGABYTE, Store, prune
+from train.holdout import Holdout, hold_out, sources_of
 from train.latents import LatentCache
 from train.looks import Looks
 from train.pictures import Picture, bucket_rule, folder_counts, look_at, tag_frequency
@@ -32,6 +33,7 @@ Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # passes items throu
 CACHE = Path(".atelier")  # beside the tree, where a new tree finds what an old one had encoded
 LATENTS, TEXT, LOOKS = "latents", "text", "looks.json"  # in it
 
+NONE_HELD = Holdout()
 Sample = tuple[Picture, "View"]
 
 
@@ -65,9 +67,12 @@ class TrainingSet:
     text: TextCache | None = None  # None: captions are encoded in each step
     pruned: tuple[int, int] = (0, 0)  # files and bytes that went from the cache
     processes: int = 1  # that share the batches of a step
+    held: Holdout = NONE_HELD  # which pictures are not trained but judge the run
 
     @classmethod
-    def load(cls, config: TrainConfig, model: Model, progress: Track = lambda items, title, total: items, processes: int = 1) -> TrainingSet:
+    def load(
+        cls, config: TrainConfig, model: Model, progress: Track = lambda items, title, total: items, processes: int = 1, fold: int | None = None
+    ) -> TrainingSet:
         """Read the tree, find every picture's bucket and encode what the run will use; raises UserError."""
         data, root = config.data, config.data.tree.parent / CACHE
         on_disk = data.cache_latents_to_disk
@@ -75,8 +80,9 @@ class TrainingSet:
         files = [(path, folder, own) for folder, own in folders_of(data) for path in folder.pictures]
         pictures = tuple(look_at(path, folder, own, rule, looks) for path, folder, own in progress(files, "looking at pictures", len(files)))
         looks.save()
-        plan = SamplePlan.make(pictures, config)
-        used = [pictures[index] for index in plan.used(data.num_epochs)]
+        held = hold_out(pictures, config.validation, config.output.seed, sources_of(data.tree), fold)
+        plan = SamplePlan.make(pictures, config, held.all)
+        used = [pictures[index] for index in sorted({*plan.used(data.num_epochs), *held.all})]
         latents = LatentCache.open(Store(root / LATENTS if on_disk else None), model)
         wanted = {(picture.digest, view): picture for picture in used for view in picture.all_views()}
         for (digest, view), picture in progress(wanted.items(), "encoding pictures", len(wanted)):
@@ -84,7 +90,7 @@ class TrainingSet:
         text = _encoded_text(used, Store(root / TEXT if on_disk else None), config, model, progress)
         kept = latents.store.used | (text.store.used if text else set())
         folders = [root / LATENTS, root / TEXT] if on_disk else []
-        return cls(config, model, rule, pictures, plan, latents, text, prune(folders, kept, data.cache_max, data.cache_days), processes)
+        return cls(config, model, rule, pictures, plan, latents, text, prune(folders, kept, data.cache_max, data.cache_days), processes, held)
 
     @property
     def batches_per_epoch(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from typing import Any
 from prep.images import WHITE, Decoded, PictureError, decode, pixel_hash
 from prep.options import UserError, atomic_write
 
-VERSION = 1  # raise it when prep.images decodes something to other pixels
-MOST = 200_000  # pictures that are remembered, some 30 MB; beyond it only those of the last run are
+VERSION = 2  # raise it when prep.images decodes something to other pixels, or a look holds more
+BOX = 4  # PIL.Image.Resampling.BOX, without importing PIL
+MOST = 200_000  # pictures that are remembered, some 100 MB; beyond it only those of the last run are
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Look:
     width: int
     height: int
     mask: str = ""  # digest of its transparency if that is a loss mask, else nothing
+    thumb: str = ""  # hex of an 8 x 8 RGB thumbnail, by which copies are found
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Looks:
             return Look(*self.known[key])
         except (KeyError, TypeError):
             look = _look(picture, alpha_mask)
-        self.known[key] = [look.digest, look.width, look.height, look.mask]
+        self.known[key] = list(dataclasses.astuple(look))
         return look
 
     def save(self) -> None:
@@ -78,7 +81,7 @@ def _look(picture: Path, alpha_mask: bool) -> Look:
     decoded = opened(picture, alpha_mask)
     image, alpha = decoded.image, decoded.alpha if alpha_mask else None
     mask = hashlib.sha256(f"{alpha.size}".encode() + alpha.tobytes()).hexdigest() if alpha is not None else ""
-    return Look(pixel_hash(image), *image.size, mask)
+    return Look(pixel_hash(image), *image.size, mask, image.convert("RGB").resize((8, 8), BOX).tobytes().hex())
 
 
 def _decoder() -> list[Any]:

@@ -1,11 +1,14 @@
-"""Milestones: what is due after a step besides the step itself: keeping the LoRA, drawing samples."""
+"""Milestones: what is due after a step besides the step itself: judging it, keeping the LoRA, drawing samples."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import asdict, astuple, fields
+from typing import TYPE_CHECKING, Any
 
-from train.result import draw_samples, save_checked
+from train.result import BEST, draw_samples, save_checked
+from train.validate import Judgement, Panel
+from train.verdict import best_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +18,23 @@ if TYPE_CHECKING:
 
 # Names of the kept files, as sd-scripts writes them.
 EPOCH, STEP = "-{:06d}.safetensors", "-step{:08d}.safetensors"
+
+
+def judged(panel: Panel | None, job: Job, state: TrainState) -> dict[str, Any]:
+    """Judge the step just taken if that is due, and keep the LoRA if it is the best so far; returns what the log tells of it.
+
+    The first process judges, and tells the others, who must come to the same end.
+    """
+    if panel is None or not panel.due(state):
+        return {}
+    processes = job.runtime.processes
+    own = astuple(panel.judge(state)) if processes.first else [0] * len(fields(Judgement))
+    judgement = Judgement(*(int(n) if f.type == "int" else n for n, f in zip(processes.total(*own), fields(Judgement), strict=True)))  # type: ignore[arg-type]
+    state.judgements.append(asdict(judgement))
+    best = best_of(state.judged()) == judgement
+    if best and processes.first and job.config.validation.keep_best and state.step < job.steps:
+        save_checked(job.config.output.file(BEST), job, state)
+    return {"validation": judgement.record(best)}
 
 
 def reach(job: Job, state: TrainState, asked: str) -> None:

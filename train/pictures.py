@@ -39,6 +39,7 @@ class Picture:
     settings: DataConfig = PLAIN  # those of its folder
     size: Size = (0, 0)  # width and height before it is scaled
     mask: str = ""  # digest of its transparency, if that is a loss mask
+    thumb: str = ""  # of its colours, by which copies are found
 
     @property
     def bucket(self) -> Size:
@@ -80,7 +81,7 @@ def look_at(path: Path, folder: Folder, settings: DataConfig, rule: BucketRule, 
     caption = "\n".join(line.strip() for line in (lines if settings.enable_wildcard else lines[:1]) if line.strip())
     look = looks.of(path, settings.alpha_mask)
     size = (look.width, look.height)
-    return Picture(path, look.digest, rule.fit(*size), caption if lines else folder.concept, folder, settings, size, look.mask)
+    return Picture(path, look.digest, rule.fit(*size), caption if lines else folder.concept, folder, settings, size, look.mask, look.thumb)
 
 
 def bucket_rule(data: DataConfig, model: Model) -> BucketRule:

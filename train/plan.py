@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,13 @@ class SamplePlan:
     seed: int
 
     @classmethod
-    def make(cls, pictures: Sequence[Picture], config: TrainConfig) -> SamplePlan:
-        """Plan as many regularization samples as training samples, if there are any pictures for them.
+    def make(cls, pictures: Sequence[Picture], config: TrainConfig, held: Collection[int] = ()) -> SamplePlan:
+        """Plan as many regularization samples as training samples, if there are any pictures for them; the indices `held` are not trained.
 
         Paired use goes on in each epoch where the last one ended, so that in time all are seen. sd-scripts' use takes the same in each.
         """
-        times = {index: picture.folder.repeats for index, picture in enumerate(pictures)}
-        reg_indices = [index for index, picture in enumerate(pictures) if picture.folder.is_reg]
+        times = {index: 0 if index in held else picture.folder.repeats for index, picture in enumerate(pictures)}
+        reg_indices = [index for index, picture in enumerate(pictures) if picture.folder.is_reg and index not in held]
         total = sum(times.values()) - sum(times[index] for index in reg_indices)
         if not total:
             raise UserError(f"{config.data.tree} holds no training pictures; put them under img/N_concept, as `prep build` does")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from train.fingerprint import MARK, run_mark
 from train.log import track
 from train.prompts import sample_prompts
 from train.state import Job, TrainState
+from train.verdict import best_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from train.families.sd import Model
 
 # save_precision -> relative error of rounding to it, and half its smallest step near 0
+BEST, LAST = "-best.safetensors", "-last.safetensors"  # the best weights while a run trains, and the last ones after it
 ROUNDING = {"fp16": (2**-11, 2**-25), "bf16": (2**-8, 2**-134), "fp32": (0.0, 0.0)}
 
 
@@ -30,6 +33,25 @@ class RunResult:
     steps: int
     loss: float
     samples: Path | None
+
+
+def save_result(job: Job, state: TrainState) -> RunResult:
+    """Save the last weights and the best ones, draw the samples, and only then forget the state, so that a kill repeats no training."""
+    output, judgements = job.config.output, state.judged()
+    path, last, best_path = output.file(".safetensors"), output.file(LAST), output.file(BEST)
+    best = best_of(judgements) if judgements and job.config.validation.keep_best else None
+    kept = best is not None and best.step != state.step and best_path.exists()
+    save_checked(last if kept else path, job, state)
+    if kept and best:
+        os.replace(best_path, path)
+        print(f"{path} is epoch {best.epoch}, the best of {len(judgements)} that were judged; {last.name} is the last")
+    elif judgements:
+        last.unlink(missing_ok=True)  # of a run before
+        best_path.unlink(missing_ok=True)
+    print(f"{path} saved and read back: {len(state.network.layers)} layers, mean loss {state.mean_loss:.4f}")
+    samples = draw_samples(job, state, output.file("-samples.png"))
+    output.file("-state.pt").unlink(missing_ok=True)
+    return RunResult(path, state.step, state.mean_loss, samples)
 
 
 def save_checked(path: Path, job: Job, state: TrainState) -> None:

@@ -13,17 +13,20 @@ from prep.options import UserError
 from prep.tree import Folder, read_tree, validate
 from train.config import DataConfig, TrainConfig
 from train.control import Control
+from train.diagnose import why
 from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run
 from train.log import StepLog, open_board, track
-from train.milestones import reach
+from train.milestones import judged, reach
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
 from train.processes import Processes
-from train.result import RunResult, draw_samples, save_checked
+from train.result import RunResult, save_result
 from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals
 from train.state import Job, TrainState, read_state
 from train.step import training_step
+from train.validate import Panel
+from train.verdict import exhausted
 
 if TYPE_CHECKING:
     from train.dataset import Batch
@@ -60,14 +63,9 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
         state = start(job, saved)
         announce(job, state)
         train(job, state, signals)
-        path, samples = config.output.file(".safetensors"), None
-        if processes.first:
-            save_checked(path, job, state)
-            print(f"{path} saved and read back: {len(state.network.layers)} layers, mean loss {state.mean_loss:.4f}")
-            samples = draw_samples(job, state, config.output.file("-samples.png"))
-            config.output.file("-state.pt").unlink(missing_ok=True)  # last, so that a kill up to here repeats no training
+        result = save_result(job, state) if processes.first else RunResult(config.output.file(".safetensors"), state.step, state.mean_loss, None)
         processes.leave()
-    return RunResult(path, state.step, state.mean_loss, samples)
+    return result
 
 
 def checked_tree(config: DataConfig) -> list[Folder]:
@@ -140,31 +138,39 @@ def train(job: Job, state: TrainState, signals: StopSignals) -> None:
     saved_at, every = output.file("-state.pt"), output.save_state_every_n_steps
     control = Control(output.file(".control"))
     board = open_board(job.config, state.step) if processes.first else None
+    panel = Panel.of(job)
     with StepLog(output.file(".jsonl"), job.steps, state.step, board) if processes.first else nullcontext() as log, signals.held():
         for group in groups_left(job, state):
             began, epoch = time.monotonic(), state.epoch + 1
             loss, grad_norm, rates = take_step(group, job, state)
             state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
+            seconds, judgement = round(time.monotonic() - began, 4), judged(panel, job, state)
             if log:
                 record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss}
                 record["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
-                log.write({**record, **rates, "seconds": round(time.monotonic() - began, 4)}, state.mean_loss)
+                log.write({**record, **rates, **judgement, "seconds": seconds}, state.mean_loss)
                 reach(job, state, control.asked())
-            at_end = control.stopping and state.batch == 0 and state.step < job.steps
+            over = finished(job, state)
+            at_end = control.stopping and state.batch == 0 and not over
             signal, stopping = processes.greatest(signals.caught or 0, int(at_end or signals.caught is not None))
-            if processes.first and (stopping or state.step == job.steps or (every and state.step % every == 0)):
+            if processes.first and (stopping or over or (every and state.step % every == 0)):
                 state.save(saved_at, job.fingerprint)
             if stopping:
                 raise StoppedError(signal, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
 
 
+def finished(job: Job, state: TrainState) -> bool:
+    """Say whether all steps are taken, or as many as `patience` allows."""
+    return state.step >= job.steps or exhausted(state.judged(), job.config.validation.patience)
+
+
 def groups_left(job: Job, state: TrainState) -> Iterator[list[Batch]]:
     """Yield this process's batches of each step that is left, perhaps none; a step never reaches over the end of an epoch."""
     size = job.config.optimizer.gradient_accumulation_steps
-    while state.step < job.steps:
+    while not finished(job, state):
         batches = job.data.batches(state.epoch, *job.runtime.processes.share(state.batch))
         for _ in range(state.batch, job.data.batches_per_epoch, job.data.batches_a_step):
-            if state.step < job.steps:
+            if not finished(job, state):
                 yield list(itertools.islice(batches, size))
 
 
@@ -186,9 +192,7 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
         norm = runtime.update(state.optimizer, list(state.network.parameters()), config.optimizer.max_grad_norm)
         limited = state.network.limit_norms(config.network.scale_weight_norms) if config.network.scale_weight_norms else {}
     except NotFiniteError as error:
-        captions = "; ".join(caption for batch in group for caption in batch.captions)
-        advice = "look at its pictures, lower learning_rate" + (', or set mixed_precision = "no"' if runtime.dtype else "")
-        raise UserError(f"{error} at step {state.step + 1}, in the batch captioned {captions!r}; {advice}") from error
+        raise UserError(f"{error} at step {state.step + 1}{why(group, job, state)}") from error
     except torch.OutOfMemoryError as error:
         raise UserError(f"out of memory at step {state.step + 1}; lower train_batch_size or resolution, and run again") from error
     loss, weight = runtime.processes.total(loss, sum(batch.weight.mean().item() for batch in group) / count)

@@ -16,6 +16,7 @@ from train.ema import Ema
 from train.noise import NoiseSchedule
 from train.optimizers import resulting_weights
 from train.runtime import Runtime
+from train.validate import Judgement
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from train.dataset import TrainingSet
     from train.families.sd import Model
 
-COUNTS = ("step", "epoch", "batch", "losses", "started_at")
+COUNTS = ("step", "epoch", "batch", "losses", "judgements", "started_at")
 RECENT = 100  # losses that the shown mean runs over
 
 
@@ -54,6 +55,7 @@ class TrainState:
     epoch: int = 0
     batch: int = 0
     losses: list[float] = field(default_factory=list)
+    judgements: list[dict[str, float]] = field(default_factory=list)  # of train.validate.Judgement, in order
     started_at: float = field(default_factory=time.time)
     ema: Ema | None = None
 
@@ -65,6 +67,10 @@ class TrainState:
     def result(self) -> AbstractContextManager[None]:
         """Let the network be what is saved and shown: its running mean, if there is one, or the optimizer's own."""
         return self.ema.in_place_of(self.parameters) if self.ema else resulting_weights(self.optimizer)
+
+    def judged(self) -> list[Judgement]:
+        """List the judgements so far."""
+        return [Judgement(**found) for found in self.judgements]  # type: ignore[arg-type]
 
     @property
     def mean_loss(self) -> float:
