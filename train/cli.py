@@ -14,6 +14,7 @@ from train.runtime import StoppedError
 
 COMMANDS = {
     "run": "train.cli:run_command",
+    "sweep": "train.sweep_command:sweep_command",
     "control": "train.control:control_command",
     "info": "train.tools.info:info",
     "check": "train.tools.check:check",
@@ -36,12 +37,16 @@ def main(debug: bool) -> None:
 
 def _run(root: Path, restart: bool, **_: Any) -> None:
     ctx = click.get_current_context()
-    given = {key: _from_here(key, value) for section in SECTIONS.values() for key, value in given_values(ctx, section).items()}
     try:
-        run(TrainConfig.load(read_settings(root), given).at(root), restart)
+        run(TrainConfig.load(read_settings(root), given_settings(ctx)).at(root), restart)
     except StoppedError as stop:
         click.echo(str(stop), err=True)
         ctx.exit(stop.exit_code)
+
+
+def given_settings(ctx: click.Context) -> dict[str, Any]:
+    """List the settings that were typed, by their field."""
+    return {key: _from_here(key, value) for section in SECTIONS.values() for key, value in given_values(ctx, section).items()}
 
 
 def _from_here(key: str, value: Any) -> Any:

@@ -75,8 +75,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The adapter: its size and where it sits."""
+    """The adapter: its size and where it sits; or that there is none."""
 
+    full: bool = option(False, help="Train the weights of the base themselves and save a whole checkpoint (full fine-tune, DreamBooth).")
     network_algo: str = option(
         "lora", help="Which adapter to train; all readers take lora, and docs/train.md says who takes the others.", choices="train.adapters:ADAPTERS"
     )
@@ -337,6 +338,7 @@ def _conflicts(config: TrainConfig) -> list[str]:
         (not (network.train_unet or network.train_text_encoder), "train_unet and train_text_encoder are both false; switch one on"),
         (data.min_bucket_reso > data.max_bucket_reso, "min_bucket_reso is over max_bucket_reso; swap them"),
         (bool(data.bucket_reso_steps % 8), "bucket_reso_steps must be a multiple of 8, the pixels of one latent; use 64"),
+        (config.validation.validation_folds == 1, "validation_folds = 1 leaves out every picture; give 2 or more, or 0"),
         (Path(name).name != name, f"output_name {name!r} is not a plain file name; leave out folders"),
     ]
     return [

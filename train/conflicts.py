@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,14 +18,28 @@ if TYPE_CHECKING:
 
 # A rate below this under an optimizer that finds its own makes it learn next to nothing; sd-scripts warns at the same number.
 LOWEST_FACTOR = 0.1
+# Settings of the network that a full fine-tune has as well.
+HIGHEST_FULL_RATE = 2e-5  # the authors of DreamBooth took 1e-5 for Imagen and 5e-6 for Stable Diffusion (arxiv.org/abs/2208.12242)
+FULL = ("full", "train_unet", "train_text_encoder")
 
 
 def conflicts_of_training(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     """Yield (whether it is wrong, the sentence) for each check."""
     yield from _of_objective(config.objective)
     yield from _of_optimizer(config)
+    yield from _of_full(config)
     log_with = config.output.log_with
     yield log_with in BOARDS and missing(log_with), f'log_with = "{log_with}" needs a package; run `pip install {log_with}`, or leave log_with away'
+
+
+def _of_full(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    network, plain = config.network, type(config.network)()
+    others = [f.name for f in dataclasses.fields(network) if f.name not in FULL and getattr(network, f.name) != getattr(plain, f.name)]
+    others += ["save_format"] if config.output.save_format != "kohya" else []
+    yield (
+        network.full and bool(others),
+        f"full = true trains the base's own weights, which {', '.join(others)} cannot apply to; leave {'it' if len(others) == 1 else 'them'} away",
+    )
 
 
 def _of_objective(objective: ObjectiveConfig) -> Iterator[tuple[bool, str]]:
@@ -80,3 +95,12 @@ def _of_optimizer(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         f'{name} takes the place of a schedule; set lr_scheduler = "constant_with_warmup" or "constant"',
     )
     yield row.schedule_free and bool(config.output.ema_decay), f"{name} averages the weights by itself; set ema_decay = 0"
+
+
+def rate_note(config: TrainConfig) -> str:
+    """Say of a full fine-tune's rate that it is an adapter's, if it is; else nothing."""
+    optimizer = config.optimizer
+    highest = max(learning_rates(optimizer, 1).values())
+    if not config.network.full or row_of(optimizer.optimizer).finds_rate or optimizer.optimizer.startswith("sgd") or highest <= HIGHEST_FULL_RATE:
+        return ""
+    return f"a learning rate of {highest:g} is an adapter's and high for whole weights; 1e-6 to 1e-5 is usual for a full fine-tune"

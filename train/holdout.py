@@ -45,8 +45,10 @@ def hold_out(pictures: Sequence[Picture], config: ValidationConfig, seed: int, s
     reg = [index for index, picture in enumerate(pictures) if picture.folder.is_reg]
     if fold is not None:
         groups = shuffled(groups_of(pictures, training, sources), seed)
+        if len(groups) < 2:
+            return Holdout()
         return Holdout(tuple(sorted(index for group in groups[fold :: config.validation_folds] for index in group)))
-    if not config.validation_split:
+    if not config.validation_split or config.validation_folds:
         return Holdout()
     held = _share(pictures, training, config.validation_split, seed, sources)
     return Holdout(held, _share(pictures, reg, config.validation_split, seed, sources)) if held else Holdout()

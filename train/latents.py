@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
@@ -65,7 +66,8 @@ class LatentCache:
         # One picture at a time: its latents must not depend on which others it shares a batch with.
         mean, std = (part[0].float().cpu().contiguous() for part in self.model.encode_images(bucket_pixels(image(), view)[None]))
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
-            raise UserError(f"the VAE of {self.model.path} gives no finite latents; give a base model with another VAE")
+            whose = f" for {image.args[0]}" if isinstance(image, partial) else ""
+            raise UserError(f"the VAE of {self.model.path} gives no finite latents{whose}; give a base model with another VAE")
         return {"mean": mean, "std": std}
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 EPOCH, STEP = "-{:06d}.safetensors", "-step{:08d}.safetensors"
 
 
-def judged(panel: Panel | None, job: Job, state: TrainState) -> dict[str, Any]:
-    """Judge the step just taken if that is due, and keep the LoRA if it is the best so far; returns what the log tells of it.
+def judged(panel: Panel | None, job: Job, state: TrainState, pausing: bool) -> dict[str, Any]:
+    """Judge the step just taken if that is due, or the run pauses, and keep the LoRA if it is the best so far; returns what the log tells of it.
 
     The first process judges, and tells the others, who must come to the same end.
     """
-    if panel is None or not panel.due(state):
+    if panel is None or not (pausing or panel.due(state)):
         return {}
     processes = job.runtime.processes
     own = astuple(panel.judge(state)) if processes.first else [0] * len(fields(Judgement))

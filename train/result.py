@@ -6,22 +6,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
 from train.fingerprint import MARK, run_mark
+from train.learning import after_training
 from train.log import track
 from train.prompts import sample_prompts
 from train.state import Job, TrainState
-from train.verdict import best_of
+from train.verdict import best_of, verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from train.families.sd import Model
 
-# save_precision -> relative error of rounding to it, and half its smallest step near 0
 BEST, LAST = "-best.safetensors", "-last.safetensors"  # the best weights while a run trains, and the last ones after it
+# save_precision -> relative error of rounding to it, and half its smallest step near 0
 ROUNDING = {"fp16": (2**-11, 2**-25), "bf16": (2**-8, 2**-134), "fp32": (0.0, 0.0)}
 
 
@@ -48,34 +49,67 @@ def save_result(job: Job, state: TrainState) -> RunResult:
     elif judgements:
         last.unlink(missing_ok=True)  # of a run before
         best_path.unlink(missing_ok=True)
-    print(f"{path} saved and read back: {len(state.network.layers)} layers, mean loss {state.mean_loss:.4f}")
+    held = "the whole model" if job.config.network.full else f"{len(state.network.layers)} layers"
+    print(f"{path} saved and read back: {held}, mean loss {state.mean_loss:.4f}")
+    for line in after_training(job, state):
+        print(line)
+    if judgements:
+        print(verdict(judgements).sentence)
+    if job.config.network.full:
+        save_as_folder(output.file(""), path, job.model)
     samples = draw_samples(job, state, output.file("-samples.png"))
     output.file("-state.pt").unlink(missing_ok=True)
     return RunResult(path, state.step, state.mean_loss, samples)
 
 
+def save_as_folder(folder: Path, file: Path, model: Model) -> None:
+    """Write the single file of a full fine-tune as a diffusers folder too."""
+    from train.checkpoint import save_folder
+
+    save_folder(folder, file, model)
+    print(f"{folder} is the same model as a diffusers folder")
+
+
 def save_checked(path: Path, job: Job, state: TrainState) -> None:
-    """Write the LoRA with its metadata, read it back, compare, and say in one line which readers take it."""
+    """Write the LoRA, or the whole model, with its metadata, read it back, compare, and say in one line which readers take it."""
     from train.export import save_lora
-    from train.metadata import build_metadata
 
     config = job.config
+    if config.network.full:
+        save_whole(path, job, state)
+        return
     precision, layout = config.output.save_precision, config.output.save_format
     with state.result():
         weights = as_saved(state.network.state(), precision, layout)
+    metadata = metadata_of(job, state, ranks_and_alphas(weights))
+    save_lora(path, weights, metadata, precision, layout)
+    check_saved(path, weights, precision)
+    print(f"{path.name}: {told_by_readers(path, job.model, config.network.network_algo)}")
+
+
+def save_whole(path: Path, job: Job, state: TrainState) -> None:
+    """Write the model that a full fine-tune made as one file, read it back, compare, and say who reads it."""
+    from train.checkpoint import checkpoint_metadata, save_checkpoint
+
+    with state.result():
+        count = save_checkpoint(path, job.model, checkpoint_metadata(metadata_of(job, state, {})), job.config.output.save_precision)
+    print(f"{path.name}: a whole {job.model.family.title} model of {count} tensors under the names that A1111, ComfyUI and diffusers read")
+
+
+def metadata_of(job: Job, state: TrainState, layers: Mapping[str, Any]) -> dict[str, str]:
+    """Say in a file what it is and which run made it; `layers` are facts of an adapter's layers."""
+    from train.metadata import build_metadata
+
     progress = {
         "steps": state.step,
         "epochs": state.epoch,
         "max_train_steps": job.steps,
         "started_at": state.started_at,
         "mixed_precision": job.runtime.precision,
-        **ranks_and_alphas(weights),
+        **layers,
     }
-    metadata = build_metadata(config, job.model, job.data.summary(), progress)
-    metadata[MARK] = run_mark(config.output, job.fingerprint, state.step, state.mean_loss)
-    save_lora(path, weights, metadata, precision, layout)
-    check_saved(path, weights, precision)
-    print(f"{path.name}: {told_by_readers(path, job.model, config.network.network_algo)}")
+    metadata = build_metadata(job.config, job.model, job.data.summary(), progress)
+    return {**metadata, MARK: run_mark(job.config.output, job.fingerprint, state.step, state.mean_loss)}
 
 
 def as_saved(weights: Mapping[str, Tensor], precision: str, layout: str = "kohya") -> dict[str, Tensor]:

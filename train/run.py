@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 from prep.options import UserError
 from prep.tree import Folder, read_tree, validate
 from train.config import DataConfig, TrainConfig
+from train.conflicts import rate_note
 from train.control import Control
 from train.diagnose import why
 from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run
+from train.learning import learning_arithmetic
 from train.log import StepLog, open_board, track
 from train.milestones import judged, reach
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
+from train.per_picture import truncation_notes
 from train.processes import Processes
 from train.result import RunResult, save_result
+from train.rotation import forget, last_step, rotate
 from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals
 from train.state import Job, TrainState, read_state
 from train.step import training_step
@@ -37,19 +41,10 @@ SHOWN = 3  # findings of the tree check that are named in full
 
 def run(config: TrainConfig, restart: bool = False) -> RunResult:
     """Train one LoRA and return where it is; a run that was stopped goes on, unless `restart`."""
-    from train.adapters.build import merge_base_weights
-    from train.families import load_model
-
     processes = Processes.join()
     with processes.quiet(), StopSignals() as signals:
         folders = checked_tree(config.data)
-        runtime = Runtime.choose(config.output.mixed_precision, processes)
-        print(f"computing on {runtime.description}")
-        optimizer_maker(config.optimizer)  # one that is not installed, or cannot do it, is said before a base model is loaded
-        model = load_model(config.model.base, vae=config.model.vae, prediction_type=config.model.prediction_type)
-        model.scheduler_config = with_zero_terminal_snr(model.scheduler_config, config.objective.zero_terminal_snr)  # samples are drawn by it too
-        for line in merge_base_weights(config.network, model):
-            print(line)
+        runtime, model = open_base(config, processes)
         fingerprint = fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders), processes.count)
         if restart:
             with processes.first_alone():
@@ -59,13 +54,31 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
             sheet = config.output.file("-samples.png")
             return RunResult(config.output.file(".safetensors"), done["steps"], done["loss"], sheet if sheet.exists() else None)
         saved = read_state(config.output.file("-state.pt"), fingerprint)
+        rotation = rotate(config, (runtime, model, folders), signals) if config.validation.validation_folds else None
         job = prepare(config, runtime, model, fingerprint)
         state = start(job, saved)
         announce(job, state)
-        train(job, state, signals)
+        train(job, state, signals, last_step(job, rotation) if rotation else None)
         result = save_result(job, state) if processes.first else RunResult(config.output.file(".safetensors"), state.step, state.mean_loss, None)
+        if rotation and processes.first:
+            forget(config)
         processes.leave()
     return result
+
+
+def open_base(config: TrainConfig, processes: Processes) -> tuple[Runtime, Model]:
+    """Choose where to compute and load the base model as the settings want it."""
+    from train.adapters.build import merge_base_weights
+    from train.families import load_model
+
+    runtime = Runtime.choose(config.output.mixed_precision, processes)
+    print(f"computing on {runtime.description}")
+    optimizer_maker(config.optimizer)  # one that is not installed, or cannot do it, is said before a base model is loaded
+    model = load_model(config.model.base, vae=config.model.vae, prediction_type=config.model.prediction_type)
+    model.scheduler_config = with_zero_terminal_snr(model.scheduler_config, config.objective.zero_terminal_snr)  # samples are drawn by it too
+    for line in merge_base_weights(config.network, model):
+        print(line)
+    return runtime, model
 
 
 def checked_tree(config: DataConfig) -> list[Folder]:
@@ -80,15 +93,19 @@ def checked_tree(config: DataConfig) -> list[Folder]:
     return read_tree(config.tree)
 
 
-def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: dict[str, Any]) -> Job:
-    """Encode the pictures, then make room for training: the VAE leaves the device, the rest takes the compute type."""
+def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: dict[str, Any], fold: int | None = None) -> Job:
+    """Encode the pictures, then make room for training: the VAE leaves the device, the rest takes the compute type.
+
+    `fold` is the number of the part that is held out instead of validation_split's.
+    """
     from train.dataset import TrainingSet
 
     model.to(runtime.device)
     with runtime.processes.first_alone():
-        data = TrainingSet.load(config, model, track, runtime.processes.count)
+        data = TrainingSet.load(config, model, track, runtime.processes.count, fold)
     model.vae.to("cpu")
-    runtime.place(model.unet, *(() if data.text else model.text_encoders))
+    if not config.network.full:  # whose weights stay in float32, the frozen ones too: all are saved
+        runtime.place(model.unet, *(() if data.text else model.text_encoders))
     for encoder in model.text_encoders if data.text else ():
         encoder.to("cpu")  # captions that are encoded need none; samples are then encoded there
     schedule = NoiseSchedule.from_config(model.scheduler_config, model.prediction_type)
@@ -100,10 +117,11 @@ def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
     import torch
 
     from train.adapters.build import build_network
+    from train.full import full_network
 
     config = job.config
     generator = torch.Generator().manual_seed(config.output.seed)  # set anew by each batch: all chance is a function of seed and batch
-    network = build_network(config.network, job.model, generator).to(job.runtime.device)
+    network = full_network(config, job.model) if config.network.full else build_network(config.network, job.model, generator).to(job.runtime.device)
     state = TrainState(
         network, build_optimizer(config.optimizer, network, samples_per_step(config, job.runtime.processes.count)), generator, job.runtime.scaler
     )
@@ -124,7 +142,9 @@ def announce(job: Job, state: TrainState) -> None:
         f"{counts['train_samples'] + counts['reg_samples']} samples, batch {data.train_batch_size} -> {job.data.batches_per_epoch} batches{gathered} "
         f"x {data.num_epochs} epochs = {job.steps} steps" + (" (max_train_steps)" if job.steps == data.max_train_steps else "")
     )
-    for note in job.data.notes():
+    for note in (*job.data.notes(), *truncation_notes(job.data.pictures, job.config), *learning_arithmetic(job, state)):
+        print(note)
+    if note := rate_note(job.config):
         print(note)
     rates = describe_rates(optimizer, state.network, samples_per_step(job.config, job.runtime.processes.count))
     print(f"learning rates: {rates} ({optimizer.optimizer}, {optimizer.lr_scheduler})")
@@ -132,25 +152,28 @@ def announce(job: Job, state: TrainState) -> None:
         print(f"going on from step {state.step}, saved in {job.config.output.file('-state.pt')}")
 
 
-def train(job: Job, state: TrainState, signals: StopSignals) -> None:
-    """Take all steps that are left, saving the state on the way, at the end, and when a signal asks to stop."""
+def train(job: Job, state: TrainState, signals: StopSignals, until: int | None = None) -> None:
+    """Take all steps that are left, saving the state on the way, at the end, and when a signal asks to stop.
+
+    With `until` the run pauses after that step, judged and saved.
+    """
     output, processes = job.config.output, job.runtime.processes
     saved_at, every = output.file("-state.pt"), output.save_state_every_n_steps
     control = Control(output.file(".control"))
     board = open_board(job.config, state.step) if processes.first else None
-    panel = Panel.of(job)
+    panel, until = Panel.of(job), job.steps if until is None else until
     with StepLog(output.file(".jsonl"), job.steps, state.step, board) if processes.first else nullcontext() as log, signals.held():
-        for group in groups_left(job, state):
+        for group in groups_left(job, state, until):
             began, epoch = time.monotonic(), state.epoch + 1
             loss, grad_norm, rates = take_step(group, job, state)
             state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
-            seconds, judgement = round(time.monotonic() - began, 4), judged(panel, job, state)
+            seconds, judgement = round(time.monotonic() - began, 4), judged(panel, job, state, state.step == until)
             if log:
                 record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss}
                 record["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
                 log.write({**record, **rates, **judgement, "seconds": seconds}, state.mean_loss)
                 reach(job, state, control.asked())
-            over = finished(job, state)
+            over = finished(job, state, until)
             at_end = control.stopping and state.batch == 0 and not over
             signal, stopping = processes.greatest(signals.caught or 0, int(at_end or signals.caught is not None))
             if processes.first and (stopping or over or (every and state.step % every == 0)):
@@ -159,18 +182,18 @@ def train(job: Job, state: TrainState, signals: StopSignals) -> None:
                 raise StoppedError(signal, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
 
 
-def finished(job: Job, state: TrainState) -> bool:
-    """Say whether all steps are taken, or as many as `patience` allows."""
-    return state.step >= job.steps or exhausted(state.judged(), job.config.validation.patience)
+def finished(job: Job, state: TrainState, until: int) -> bool:
+    """Say whether all steps are taken, up to `until`, or as many as `patience` allows."""
+    return state.step >= until or exhausted(state.judged(), job.config.validation.patience)
 
 
-def groups_left(job: Job, state: TrainState) -> Iterator[list[Batch]]:
+def groups_left(job: Job, state: TrainState, until: int) -> Iterator[list[Batch]]:
     """Yield this process's batches of each step that is left, perhaps none; a step never reaches over the end of an epoch."""
     size = job.config.optimizer.gradient_accumulation_steps
-    while not finished(job, state):
+    while not finished(job, state, until):
         batches = job.data.batches(state.epoch, *job.runtime.processes.share(state.batch))
         for _ in range(state.batch, job.data.batches_per_epoch, job.data.batches_a_step):
-            if not finished(job, state):
+            if not finished(job, state, until):
                 yield list(itertools.islice(batches, size))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -10,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.options import UserError, atomic_write
+from prep.options import UserError
+from train.atomic import atomic_write
 from train.config import TrainConfig
 from train.ema import Ema
 from train.noise import NoiseSchedule
@@ -90,18 +90,16 @@ class TrainState:
         """Write the state whole or not at all."""
         import torch
 
-        buffer = io.BytesIO()
         saved = {
             "fingerprint": dict(fingerprint),
             "counts": {name: getattr(self, name) for name in COUNTS},
             "network": self.network.state(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
-            "ema": [mean.cpu() for mean in self.ema.means] if self.ema else [],
+            "ema": self.ema.means if self.ema else [],
         }
-        torch.save(saved, buffer)
         try:
-            atomic_write(path, buffer.getvalue())
+            atomic_write(path, lambda file: torch.save(saved, file))  # straight to the disk: a full fine-tune's is many gigabytes
         except OSError as error:
             raise UserError(f"cannot write {path} ({error.strerror}); make room and run again, training goes on from the last saved state") from error
 

@@ -31,30 +31,27 @@ STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one validation found; shares are of the base's own loss on the same pictures."""
+    """What one validation found, as shares of the base's loss at the same noise, averaged over the levels of noise.
+
+    A plain mean would be that of the clean timesteps, whose loss is a hundred times that of the noisy ones, while the keyword acts on these.
+    """
 
     step: int
     epoch: int  # counted from 1, the one that the step belongs to
     loss: float  # of the held-out pictures with their captions
-    base: float  # the base's on the same
-    band: float  # half width of the 95 % interval of loss - base, over pictures
-    learned: float  # share of the base's loss that is gone
-    needs_keyword: float  # of it, what is not gone without the keyword in the captions
+    band: float  # half width of its 95 % interval, over pictures
+    learned: float  # what is gone of the base's loss, like all that follows over the noisier half, where the words decide what is drawn
+    needs_keyword: float  # of it, what is not gone where the caption lacks the keyword
     bleed: float  # how far predictions for the class moved away from the base's
-
-    @property
-    def difference(self) -> float:
-        """loss - base; negative is better."""
-        return self.loss - self.base
 
     def record(self, best: bool) -> dict[str, Any]:
         """Return it as the log and the report tell it."""
-        return {**asdict(self), "difference": self.difference, "score": score(self), "best": best}
+        return {**asdict(self), "base": 1.0, "difference": self.loss - 1, "score": score(self), "best": best}
 
 
 def score(judgement: Judgement) -> float:
     """Return what the best epoch has least of."""
-    return judgement.loss / judgement.base
+    return judgement.loss
 
 
 @dataclass
@@ -101,17 +98,16 @@ class Panel:
         with state.result():
             keyed, bare = self.losses(self.concept), self.losses(self.concept, self.bare)
             moved = self.moved()
-        base = self.base["keyed"].mean().item()
-        gained, without = self.base["keyed"] - keyed, self.base["bare"] - bare
+        base = self.base["keyed"].mean(0)
+        gained, without = (self.base["keyed"] - keyed) / base, (self.base["bare"] - bare) / base
         return Judgement(
             step=state.step,
             epoch=state.epoch if state.batch == 0 else state.epoch + 1,
-            loss=keyed.mean().item(),
-            base=base,
+            loss=1 - gained.mean().item(),
             band=half_width(gained.mean(1).tolist()),
-            learned=gained.mean().item() / base,
-            needs_keyword=(gained - without).mean().item() / base,
-            bleed=moved / base,
+            learned=noisier(gained),
+            needs_keyword=noisier(gained - without),
+            bleed=noisier(moved / base),
         )
 
     def bare(self, picture: Picture) -> str:
@@ -129,11 +125,17 @@ class Panel:
         """Return what is predicted for the class, a tensor (STRATA, C, h, w) for each picture."""
         return [predicted(self.job, picture, self.bare(picture))[0].cpu() for picture in self.others]
 
-    def moved(self) -> float:
-        """Return the mean squared distance of predictions for the class from those of the base."""
+    def moved(self) -> Tensor:
+        """Return the mean squared distance of predictions for the class from those of the base, at each level of noise, (STRATA,)."""
+        import torch
+
         pairs = zip(self.predictions(), self.base["class"], strict=True)
-        distances = [(now - before).double().square().mean().item() for now, before in pairs]
-        return sum(distances) / len(distances)
+        return torch.stack([(now - before).double().square().mean(dim=(1, 2, 3)) for now, before in pairs]).mean(0)
+
+
+def noisier(values: Tensor) -> float:
+    """Return the mean over the noisier half of the timesteps, the last axis of `values`."""
+    return values[..., STRATA // 2 :].mean().item()
 
 
 @contextmanager

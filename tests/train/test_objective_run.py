@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import train.result
 import train.run
 from prep.options import UserError
 from train.config import TrainConfig
@@ -61,13 +62,13 @@ def test_a_schedule_free_run_saves_its_average_and_is_not_changed_by_looking(
     pytest.importorskip("schedulefree")
     table = {"optimizer": "adamwschedulefree", "max_train_steps": 6, "save_state_every_n_steps": 5}
     trained_at: list[dict[str, torch.Tensor]] = []
-    real = train.run.save_checked
+    real = train.result.save_checked
 
     def save_checked(path: Path, job: Any, state: Any) -> None:
         trained_at.append(state.network.state())
         real(path, job, state)
 
-    monkeypatch.setattr(train.run, "save_checked", save_checked)
+    monkeypatch.setattr(train.result, "save_checked", save_checked)
     plain = run(configured(tiny_base, tiny_tree, **table, output_name="plain")).path
     looked = run(configured(tiny_base, tiny_tree, **table, output_name="looked", save_every_n_steps=1, sample_every_n_steps=2, sample_steps=1)).path
     one, other = load_file(plain), load_file(looked)

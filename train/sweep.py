@@ -1,0 +1,180 @@
+"""Many settings on one loaded base: a grid, or successive halving, judged by the held-out loss; killed at any moment it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prep.options import UserError, atomic_write
+from train.config import FREE, SECTIONS, TrainConfig, known_keys
+from train.fingerprint import fingerprint_of
+from train.processes import Processes
+from train.result import save_checked
+from train.run import checked_tree, open_base, prepare, start, train
+from train.runtime import StopSignals
+from train.state import read_state
+from train.validate import Judgement, score
+from train.verdict import best_of
+
+if TYPE_CHECKING:
+    from prep.tree import Folder
+    from train.families.sd import Model
+    from train.runtime import Runtime
+
+# What no two settings of a sweep may differ in: the base that all share.
+SHARED = frozenset({*(field.name for field in dataclasses.fields(SECTIONS["model"])), "base_weights", "base_weights_multiplier", "zero_terminal_snr"})
+FOLDS = 5  # of a set too small for validation_split a sweep holds out one part in so many
+# Shares of the steps after which the better half goes on. Eight settings then cost as much as four whole runs.
+RUNGS = {"halving": (0.25, 0.5, 1.0), "grid": (1.0,)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a sweep: what differs, and the whole settings with it."""
+
+    number: int
+    values: Mapping[str, Any]
+    config: TrainConfig
+
+    @property
+    def label(self) -> str:
+        return "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How far a setting came and what it was worth."""
+
+    setting: Setting
+    steps: int
+    whole: int  # steps of a whole run
+    best: Judgement
+    last: Judgement
+    path: Path
+
+    def record(self) -> dict[str, Any]:
+        """Return it in plain types."""
+        judged = {"best": dataclasses.asdict(self.best), "last": dataclasses.asdict(self.last), "score": score(self.best)}
+        return {
+            "number": self.setting.number,
+            "values": dict(self.setting.values),
+            "steps": self.steps,
+            "of": self.whole,
+            **judged,
+            "file": self.path.name,
+        }
+
+
+def points(axes: Sequence[str]) -> list[dict[str, Any]]:
+    """Read axes such as "learning_rate=1e-4,3e-4" into all their combinations; raises UserError with all faults."""
+    found: dict[str, list[Any]] = {}
+    faults = []
+    for axis in axes:
+        key, equals, values = axis.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or not values.strip():
+            faults.append(f"{axis!r} is no axis; write KEY=VALUE,VALUE such as learning_rate=1e-4,3e-4")
+        elif key not in known_keys():
+            faults.append(f"{key} is no setting; `train run --help` lists them")
+        elif key in SHARED or key in FREE:
+            faults.append(f"{key} cannot be swept: all settings share one base, or it does not change the result")
+        else:
+            found[key] = [plain(value.strip()) for value in values.split(",")]
+    if faults or not found:
+        raise UserError("; ".join(faults) or "nothing to sweep; give --vary KEY=VALUE,VALUE")
+    return [dict(zip(found, combination, strict=True)) for combination in itertools.product(*found.values())]
+
+
+def plain(text: str) -> Any:
+    """Read a value as TOML writes it, or as a bare word."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def settings_of_sweep(settings: Mapping[str, Any], given: Mapping[str, Any], root: Path, axes: Sequence[str]) -> list[Setting]:
+    """Make the settings of a sweep; raises UserError if one of them cannot be."""
+    made = []
+    for number, values in enumerate(points(axes), 1):
+        table = {**settings, "train": {**settings.get("train", {}), **values}}
+        try:
+            config = TrainConfig.load(table, given).at(root)
+        except UserError as error:
+            raise UserError(f"{', '.join(f'{key} = {value}' for key, value in values.items())}: {error}") from error
+        output = dataclasses.replace(
+            config.output, output_dir=folder_of(config), output_name=f"{config.output.output_name}-{number:02d}", sample_every_n_epochs=0,
+            sample_every_n_steps=0, log_with="", save_every_n_epochs=0, save_every_n_steps=0,
+        )  # fmt: skip
+        made.append(Setting(number, values, dataclasses.replace(config, output=output)))
+    return made
+
+
+def folder_of(config: TrainConfig) -> Path:
+    """Return where a sweep of a project lies."""
+    return config.output.output_dir / f"{config.output.output_name}-sweep"
+
+
+def sweep(settings: Sequence[Setting], strategy: str = "halving") -> list[Entry]:
+    """Train the settings, by halving only the better ones to the end; returns them from best to worst.
+
+    Settings are compared by their best held-out loss as a share of the base's, at the rung that they came to: who came further is better.
+    """
+    config = settings[0].config
+    with StopSignals() as signals:
+        folders = checked_tree(config.data)
+        runtime, model = open_base(config, Processes())
+        left, done = list(settings), list[Entry]()
+        for number, share in enumerate(RUNGS[strategy]):
+            print(f"{len(left)} settings up to {share:.0%} of their steps")
+            found = sorted((trained(setting, share, (runtime, model, folders), signals) for setting in left), key=lambda entry: score(entry.best))
+            kept = math.ceil(len(found) / 2) if number + 1 < len(RUNGS[strategy]) else len(found)
+            done = [*found[kept:], *done] if number + 1 < len(RUNGS[strategy]) else [*found, *done]
+            left = [entry.setting for entry in found[:kept]]
+    write_table(done, config.output.output_dir / "sweep.json")
+    return done
+
+
+def trained(setting: Setting, share: float, base: tuple[Runtime, Model, list[Folder]], signals: StopSignals) -> Entry:
+    """Take a setting up to a share of its steps, going on from what is saved of it."""
+    runtime, model, folders = base
+    config, output = setting.config, setting.config.output
+    began = time.monotonic()
+    fingerprint = {**fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders)), "sweep": "1"}
+    with redirect_stdout(StringIO()):  # what a run says of itself, said eight times, hides what the sweep says
+        job = prepare(config, runtime, model, fingerprint)
+        if not job.data.held.training:
+            config = dataclasses.replace(config, validation=dataclasses.replace(config.validation, validation_folds=FOLDS))
+            job = prepare(config, runtime, model, fingerprint, 0)
+        state = start(job, read_state(output.file("-state.pt"), fingerprint))
+        try:
+            train(job, state, signals, math.ceil(share * job.steps))
+            path = output.file(".safetensors")
+            save_checked(path, job, state)
+        finally:
+            state.network.remove()
+    judgements = state.judged()
+    entry = Entry(setting, state.step, job.steps, best_of(judgements), judgements[-1], path)
+    told = ", ".join(f"{key} {value}" for key, value in setting.values.items())
+    print(f"  {told}: {score(entry.best):.4f} of the base's loss, {entry.last.learned:.1%} learned, {time.monotonic() - began:.0f} s")
+    return entry
+
+
+def write_table(entries: Sequence[Entry], path: Path) -> None:
+    """Write the sweep's table as JSON, the best setting first."""
+    atomic_write(path, json.dumps([entry.record() for entry in entries], indent=1) + "\n")
+
+
+def recommended(entry: Entry) -> str:
+    """Return the lines for [train] that the best setting comes to."""
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in entry.setting.values.items())
