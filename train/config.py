@@ -168,6 +168,7 @@ class ValidationConfig:
     validate_every_n_steps: int = option(0, help="Judge every so many steps instead; 0 = by epochs.", min=0)
     validation_folds: int = option(0, help="For few pictures: runs, each without another part, that find the best epoch; 0 is off.", min=0, max=20)
     patience: int = option(0, help="Stop after so many judgements in a row that are no better than the best; 0 trains to the end.", min=0)
+    validation_tagger: str = option("", "--tagger", help="A tagger that judges sample pictures as well, as `prep tag` names it; empty is off.")
     keep_best: bool = option(True, help="Make the best epoch NAME.safetensors, and the last NAME-last; else the last is NAME.safetensors.")
 
 

@@ -31,7 +31,7 @@ def judged(panel: Panel | None, job: Job, state: TrainState, pausing: bool) -> d
     own = astuple(panel.judge(state)) if processes.first else [0] * len(fields(Judgement))
     judgement = Judgement(*(int(n) if f.type == "int" else n for n, f in zip(processes.total(*own), fields(Judgement), strict=True)))  # type: ignore[arg-type]
     state.judgements.append(asdict(judgement))
-    best = best_of(state.judged()) == judgement
+    best = best_of(state.judged()).step == judgement.step
     if best and processes.first and job.config.validation.keep_best and state.step < job.steps:
         save_checked(job.config.output.file(BEST), job, state)
     return {"validation": judgement.record(best)}

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from prep.options import load_object
 from train.loss import masked_mean
 from train.text_cache import tokenized
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from train.pictures import Picture
     from train.state import Job, TrainState
 
+SEEN, SEEN_FIELDS = "pipelines.seen:Seen", ("seen_learned", "seen_needs_keyword", "seen_bleed")
 STRATA = 8  # timesteps a picture is judged at, one in each equal part of those that are trained
 # Share of a run's time that judging may take at most unless validate_every_n_epochs says otherwise. A forward pass is a third of a step.
 AFFORDED, PASS = 1 / 8, 1 / 3
@@ -43,10 +45,15 @@ class Judgement:
     learned: float  # what is gone of the base's loss, like all that follows over the noisier half, where the words decide what is drawn
     needs_keyword: float  # of it, what is not gone where the caption lacks the keyword
     bleed: float  # how far predictions for the class moved away from the base's
+    # The same three from sample pictures, as a tagger sees them: shares of the way from the base's pictures to the training pictures.
+    seen_learned: float = math.nan
+    seen_needs_keyword: float = math.nan
+    seen_bleed: float = math.nan
 
     def record(self, best: bool) -> dict[str, Any]:
         """Return it as the log and the report tell it."""
-        return {**asdict(self), "base": 1.0, "difference": self.loss - 1, "score": score(self), "best": best}
+        told = {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+        return {**told, "base": 1.0, "difference": self.loss - 1, "score": score(self), "best": best}
 
 
 def score(judgement: Judgement) -> float:
@@ -62,6 +69,7 @@ class Panel:
     concept: list[Picture]
     others: list[Picture]  # of the class; the concept's own without the keyword where there are none
     base: dict[str, Any] = field(default_factory=dict)
+    seen: Any = None  # pipelines.seen.Seen, if a tagger looks at sample pictures too
 
     @classmethod
     def of(cls, job: Job) -> Panel | None:
@@ -95,9 +103,12 @@ class Panel:
         if not self.base:
             with alone(state):
                 self.base = {"keyed": self.losses(self.concept), "bare": self.losses(self.concept, self.bare), "class": self.predictions()}
+                if name := self.job.config.validation.validation_tagger:
+                    self.seen = load_object(SEEN).of(self.job, self.concept, [self.bare(picture) for picture in self.concept], name)
         with state.result():
             keyed, bare = self.losses(self.concept), self.losses(self.concept, self.bare)
             moved = self.moved()
+            seen = dict(zip(SEEN_FIELDS, self.seen.look(), strict=True)) if self.seen else {}
         base = self.base["keyed"].mean(0)
         gained, without = (self.base["keyed"] - keyed) / base, (self.base["bare"] - bare) / base
         return Judgement(
@@ -108,6 +119,7 @@ class Panel:
             learned=noisier(gained),
             needs_keyword=noisier(gained - without),
             bleed=noisier(moved / base),
+            **seen,
         )
 
     def bare(self, picture: Picture) -> str:

@@ -101,10 +101,12 @@ def sample(rng: random.Random, marks: bool = False) -> Character:
 
 def demo_pictures(n: int, seed: int) -> list[tuple[Image.Image, list[str]]]:
     """Draw the marked character n times, 256 to 512 pixels, in changing clothes, moods and places."""
-    return [(draw(character, size, seed * 1000 + index), tags(character)) for index, (character, size) in enumerate(_demo(n, random.Random(seed)))]
+    characters = demo_characters(n, random.Random(seed))
+    return [(draw(character, size, seed * 1000 + index), tags(character)) for index, (character, size) in enumerate(characters)]
 
 
-def _demo(n: int, rng: random.Random) -> Iterator[tuple[Character, int]]:
+def demo_characters(n: int, rng: random.Random) -> Iterator[tuple[Character, int]]:
+    """Yield the marked character n times in changing clothes, moods and places, each with the side of its drawing."""
     for index in range(n):
         other = sample(rng)
         eyes = "" if index % 7 == 6 else DEMO_CHARACTER.eyes
