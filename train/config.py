@@ -187,6 +187,7 @@ class OutputConfig:
     save_every_n_steps: int = option(0, help="Also keep the LoRA of every so many steps; 0 keeps none.", min=0)
     save_last_n: int = option(0, help="Of the LoRAs kept on the way, keep only the last so many; 0 keeps all.", min=0)
     ema_decay: float = option(0.0, help="Save the running mean of the weights, 0.999 is usual; 0 is off.", min=0, max=0.99999)
+    report_pictures: bool = option(True, help="At the end measure training pictures one by one, for the report.")
     log_with: str = option("", help="Also log to TensorBoard or W&B, into the output folder.", choices=("", "tensorboard", "wandb"))
     log_tracker_name: str = option("lora", help="Project of W&B that the run is shown in; WANDB_MODE=offline keeps it here.")
     sample_prompts: str = option("", help="Prompts of the sample pictures, by |, or a .txt file of them; empty takes keyword and class.")
@@ -296,6 +297,7 @@ FREE = frozenset(
         "save_every_n_epochs",
         "save_every_n_steps",
         "save_last_n",
+        "report_pictures",
         "log_with",
         "log_tracker_name",
         "sample_every_n_epochs",

@@ -214,7 +214,7 @@ def _strips(lines: Sequence[Line], xs: Sequence[float], across: Axis, epochs: Ma
     shown = thinned(xs, STRIPS)
     places = [LEFT + ROOM * across.place(x) for x in shown]
     edges = [LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), LEFT + ROOM]
-    for x, left, right in zip(shown, edges, edges[1:], strict=True):
+    for x, left, right in zip(shown, edges[:-1], edges[1:], strict=True):
         told = "\n".join([_step(x, epochs), *(f"{line.name} {number(nearest(line.points, x))}" for line in lines)])
         yield f'<rect class="hit" x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{TALL}"><title>{escape(told)}</title></rect>'
 

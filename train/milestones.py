@@ -34,6 +34,10 @@ def judged(panel: Panel | None, job: Job, state: TrainState, pausing: bool) -> d
     best = best_of(state.judged()).step == judgement.step
     if best and processes.first and job.config.validation.keep_best and state.step < job.steps:
         save_checked(job.config.output.file(BEST), job, state)
+    print(
+        f"epoch {judgement.epoch}: held-out loss {judgement.loss:.1%} of the base's, learned {judgement.learned:.1%}, "
+        f"needs the keyword {judgement.needs_keyword:.1%}, bleed {judgement.bleed:.1%}" + (", the best so far" if best else "")
+    )
     return {"validation": judgement.record(best)}
 
 
@@ -44,10 +48,10 @@ def reach(job: Job, state: TrainState, asked: str) -> None:
         return
     epoch_ended = state.batch == 0
     if epoch_ended and _due(output.save_every_n_epochs, state.epoch):
-        save_checked(output.file(EPOCH.format(state.epoch)), job, state)
+        print(save_checked(output.file(EPOCH.format(state.epoch)), job, state))
         keep_last(output, r"-(\d{6})\.safetensors", output.save_last_n)
     if asked == "save" or _due(output.save_every_n_steps, state.step):
-        save_checked(output.file(STEP.format(state.step)), job, state)
+        print(save_checked(output.file(STEP.format(state.step)), job, state))
         keep_last(output, r"-step(\d{8})\.safetensors", output.save_last_n)
     if (epoch_ended and _due(output.sample_every_n_epochs, state.epoch)) or _due(output.sample_every_n_steps, state.step):
         draw_samples(job, state, output.file(f"-samples-{state.step:08d}.png"))

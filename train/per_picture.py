@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prep.captions import parse
 from prep.clip_bpe import count
 from train.emphasis import emphasized, split_tags
-from train.validate import alone, losses_of, without_keyword
+from train.validate import AFFORDED, PASS, STRATA, alone, losses_of, without_keyword
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,9 +59,10 @@ VERDICTS = {
 def picture_report(job: Job, state: TrainState, measure: Measure | None = None) -> list[PictureRow]:
     """Measure the training pictures with the run's result against the base, with and without the keyword.
 
-    Takes 4 x 8 forward passes a picture. `measure` must see the same noise each time; left out, it is the one that judges the run.
+    Takes 4 x 8 forward passes a picture, and no more pictures than an eighth of the run's time allows for, taken evenly. `measure` must
+    see the same noise each time; left out, it is the one that judges the run.
     """
-    pictures = spread([picture for picture in job.data.pictures if not picture.folder.is_reg], MOST)
+    pictures = spread([picture for picture in job.data.pictures if not picture.folder.is_reg], affordable(job))
     captions, measure = [picture.caption for picture in pictures], measure or measure_of(job)
     bare = [without_keyword(caption, job.config.data.keyword) for caption in captions]
     with alone(state):
@@ -95,6 +96,12 @@ def verdict_of(share: float, score: float, fit: float, fit_score: float, typical
     if score >= FAR and 1 - share < MORE * (1 - typical):
         return "memorised"
     return "unlearned" if share <= 0 else ""
+
+
+def affordable(job: Job) -> int:
+    """Return how many pictures may be measured."""
+    passes = job.steps * job.data.batches_a_step * job.config.data.train_batch_size / PASS  # a step is three forward passes
+    return max(FEWEST, min(MOST, int(AFFORDED * passes / (4 * STRATA))))
 
 
 def measure_of(job: Job) -> Measure:

@@ -42,7 +42,7 @@ def save_result(job: Job, state: TrainState) -> RunResult:
     path, last, best_path = output.file(".safetensors"), output.file(LAST), output.file(BEST)
     best = best_of(judgements) if judgements and job.config.validation.keep_best else None
     kept = best is not None and best.step != state.step and best_path.exists()
-    save_checked(last if kept else path, job, state)
+    print(save_checked(last if kept else path, job, state))
     if kept and best:
         os.replace(best_path, path)
         print(f"{path} is epoch {best.epoch}, the best of {len(judgements)} that were judged; {last.name} is the last")
@@ -53,13 +53,28 @@ def save_result(job: Job, state: TrainState) -> RunResult:
     print(f"{path} saved and read back: {held}, mean loss {state.mean_loss:.4f}")
     for line in after_training(job, state):
         print(line)
-    if judgements:
-        print(verdict(judgements).sentence)
     if job.config.network.full:
         save_as_folder(output.file(""), path, job.model)
     samples = draw_samples(job, state, output.file("-samples.png"))
+    report(job, state, path)
     output.file("-state.pt").unlink(missing_ok=True)
     return RunResult(path, state.step, state.mean_loss, samples)
+
+
+def report(job: Job, state: TrainState, path: Path) -> None:
+    """Write NAME.html and NAME.json, and print what of them a user must not miss."""
+    from train.learning import by_block, relative_norms
+    from train.per_picture import picture_report, report_lines
+    from train.report import write_report
+
+    output, found = job.config.output, verdict(state.judged()) if state.judgements else None
+    rows = picture_report(job, state) if output.report_pictures else []
+    norms = {} if job.config.network.full else by_block(relative_norms(job, state.network))
+    facts = {"verdict": found and found.record(), "pictures": rows, "summary": job.data.summary(), "settings": job.config.flat()}
+    page = write_report(output, {**facts, "norms": norms, "steps": job.steps})
+    for line in ([found.sentence] if found else []) + report_lines(rows, job.config.data.tree):
+        print(line)
+    print(f"{page} shows the run")
 
 
 def save_as_folder(folder: Path, file: Path, model: Model) -> None:
@@ -70,30 +85,29 @@ def save_as_folder(folder: Path, file: Path, model: Model) -> None:
     print(f"{folder} is the same model as a diffusers folder")
 
 
-def save_checked(path: Path, job: Job, state: TrainState) -> None:
-    """Write the LoRA, or the whole model, with its metadata, read it back, compare, and say in one line which readers take it."""
+def save_checked(path: Path, job: Job, state: TrainState) -> str:
+    """Write the LoRA, or the whole model, with its metadata, read it back and compare; returns in one line which readers take it."""
     from train.export import save_lora
 
     config = job.config
     if config.network.full:
-        save_whole(path, job, state)
-        return
+        return save_whole(path, job, state)
     precision, layout = config.output.save_precision, config.output.save_format
     with state.result():
         weights = as_saved(state.network.state(), precision, layout)
     metadata = metadata_of(job, state, ranks_and_alphas(weights))
     save_lora(path, weights, metadata, precision, layout)
     check_saved(path, weights, precision)
-    print(f"{path.name}: {told_by_readers(path, job.model, config.network.network_algo)}")
+    return f"{path.name}: {told_by_readers(path, job.model, config.network.network_algo)}"
 
 
-def save_whole(path: Path, job: Job, state: TrainState) -> None:
-    """Write the model that a full fine-tune made as one file, read it back, compare, and say who reads it."""
+def save_whole(path: Path, job: Job, state: TrainState) -> str:
+    """Write the model that a full fine-tune made as one file, read it back and compare; returns who reads it."""
     from train.checkpoint import checkpoint_metadata, save_checkpoint
 
     with state.result():
         count = save_checkpoint(path, job.model, checkpoint_metadata(metadata_of(job, state, {})), job.config.output.save_precision)
-    print(f"{path.name}: a whole {job.model.family.title} model of {count} tensors under the names that A1111, ComfyUI and diffusers read")
+    return f"{path.name}: a whole {job.model.family.title} model of {count} tensors under the names that A1111, ComfyUI and diffusers read"
 
 
 def metadata_of(job: Job, state: TrainState, layers: Mapping[str, Any]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def many(tiny_base: Path, tiny_tree: Path) -> Ready:
     job, state = ready(tiny_base, tiny_tree, num_epochs=1)
     first = next(picture for picture in job.data.pictures if not picture.folder.is_reg)
     pictures = tuple(dataclasses.replace(first, path=first.path.with_name(f"{n}.png")) for n in range(9))
-    return dataclasses.replace(job, data=dataclasses.replace(job.data, pictures=pictures)), state
+    return dataclasses.replace(job, steps=1000, data=dataclasses.replace(job.data, pictures=pictures)), state
 
 
 def test_the_report_names_whom_the_losses_show(many: Ready) -> None:

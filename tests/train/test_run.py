@@ -90,6 +90,8 @@ def test_a_run_leaves_a_lora_a_log_and_samples(config: TrainConfig, tiny_base: P
     assert sorted(path.name for path in config.output.output_dir.iterdir()) == [
         "mine-000002.safetensors",
         "mine-samples.png",
+        "mine.html",
+        "mine.json",
         "mine.jsonl",
         "mine.safetensors",
     ]
