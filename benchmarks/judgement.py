@@ -30,7 +30,7 @@ PLAIN = {"train_batch_size": 8, "network_dim": 16, "network_alpha": 16.0, "min_s
 CASES: dict[str, tuple[tuple[int, float, int], tuple[int, float, int]]] = {
     "under": ((16, 2.5e-3, PICTURES), (64, 2e-4, PICTURES)),
     "right": ((64, 2.5e-3, PICTURES), (64, 2.5e-3, PICTURES)),
-    "over": ((200, 5e-3, FEW), (64, 2e-2, PICTURES)),
+    "over": ((300, 2.5e-3, FEW), (64, 2e-2, PICTURES)),
 }
 WORDS = {"under": {"under-trained"}, "right": {"right"}, "over": {"over-trained", "diverged"}}
 AXES = ["learning_rate=3e-4,1e-3,2.5e-3,5e-3", "network_dim=4,16"]
@@ -173,7 +173,7 @@ def sweep(folder: Path, seeds: int) -> None:
     root = folder / "sweep"
     root.mkdir(parents=True, exist_ok=True)
     draw_tree(root, 1)
-    project(root, num_epochs=24, learning_rate=1e-3)
+    project(root, num_epochs=16, learning_rate=1e-3)
 
     def swept() -> dict[str, Any]:
         began = time.perf_counter()
@@ -188,7 +188,7 @@ def sweep(folder: Path, seeds: int) -> None:
             own.mkdir(exist_ok=True)
             draw_tree(own, 1)
             rate, dim = (3e-4, 1e-3, 2.5e-3, 5e-3)[number // 2], (4, 16)[number % 2]
-            project(own, num_epochs=24, learning_rate=rate, network_dim=dim)
+            project(own, num_epochs=16, learning_rate=rate, network_dim=dim)
             runs.append({"learning_rate": rate, "network_dim": dim, "s": trained(own), "loss": min(found.loss for found in judgements(own))})
         return {"runs": runs, "s": sum(run["s"] for run in runs)}
 

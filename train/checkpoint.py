@@ -31,7 +31,7 @@ OLD_TEXT = "cond_stage_model.transformer."  # where the first anime models lack 
 STALE = "model_ema."  # of a checkpoint to train on: running means of the weights before this run
 LOGIT_SCALE = math.log(100)  # CLIP's, trained to its bound; only comparing text with pictures needs it
 PAD_TEXT = {EOS: "<|endoftext|>", 0: "!"}  # the token that captions are padded with -> how a tokenizer writes it
-# What diffusers calls the classes of a folder's parts, by library.
+# The tokenizer of each text encoder in a diffusers folder.
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 # Entries of model_index.json that are not parts with weights.
 PIPELINES: dict[str, dict[str, Any]] = {

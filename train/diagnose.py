@@ -65,6 +65,8 @@ def _in_data(group: Sequence[Batch], job: Job, state: TrainState) -> str:
 
 def _in_base(group: Sequence[Batch], job: Job, state: TrainState) -> str:
     """Look for weights of the base that are not finite."""
+    if job.config.network.full and state.step:
+        return ""  # its weights are those that are trained
     for part, module in named_parts(job):
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
@@ -100,7 +102,11 @@ def _in_forward(group: Sequence[Batch], job: Job, state: TrainState) -> str:
             again = first_break(batch, job, state, full=True) if job.runtime.dtype else found
             if again:
                 who, names = "the LoRA's part of " if again.by_network else "", _named([batch.pictures[n] for n in again.samples], job)
-                advice = f"lower learning_rate, {set_rate(job):g}" if again.by_network else "the base or its weights are out of range, try another"
+                advice = (
+                    f"lower learning_rate, {set_rate(job):g}"
+                    if again.by_network or job.config.network.full
+                    else "the base or its weights are out of range, try another"
+                )
                 return f"{who}{again.module} is the first that is not finite, for {names} (its input reaches {again.highest_input:.3g}): {advice}"
             if found:
                 highest, names = highest_output(batch, job, state, found.module), _named([batch.pictures[n] for n in found.samples], job)

@@ -44,6 +44,8 @@ def set_rate(job: Job) -> float:
 def advised_rate(job: Job) -> float:
     """Return a rate to try where the set one is too high."""
     optimizer = job.config.optimizer.optimizer
+    if job.config.network.full:
+        return min(1e-5, set_rate(job) / 10)
     if row_of(optimizer).finds_rate:
         return min(1.0, set_rate(job) / 2)
     return min(PER_ELEMENT.get(optimizer, 1e-4), set_rate(job) / 10)

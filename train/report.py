@@ -87,7 +87,8 @@ def gather(output: OutputConfig, records: Records, facts: Mapping[str, Any], tre
     settings = facts.get("settings") or before.get("settings") or parsed(metadata.get("atelier_settings")) or facts.get("settings_now") or {}
     steps = facts.get("steps") or (last["step"] if done else before.get("progress", {}).get("steps"))
     blocks = facts.get("norms")
-    norms = {"measure": "share of the base's weights", "blocks": blocks} if blocks else before.get("norms") or norms_of_file(output.file(".safetensors") if done else None)
+    norms = {"measure": "share of the base's weights", "blocks": blocks} if blocks else before.get("norms")
+    norms = norms or norms_of_file(output.file(".safetensors") if done else None)
     return {
         "format": FORMAT,
         "name": output.output_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,10 +42,11 @@ def save_result(job: Job, state: TrainState) -> RunResult:
     output, judgements = job.config.output, state.judged()
     path, last, best_path = output.file(".safetensors"), output.file(LAST), output.file(BEST)
     best = best_of(judgements) if judgements and job.config.validation.keep_best else None
-    kept = best is not None and best.step != state.step and best_path.exists()
+    kept = best is not None and best.step != state.step and (best_path.exists() or _holds(path, job, best.step))
     print(save_checked(last if kept else path, job, state))
     if kept and best:
-        os.replace(best_path, path)
+        if best_path.exists():  # else a run that was killed here before has moved it already
+            os.replace(best_path, path)
         print(f"{path} is epoch {best.epoch}, the best of {len(judgements)} that were judged; {last.name} is the last")
     elif judgements:
         last.unlink(missing_ok=True)  # of a run before
@@ -59,6 +61,19 @@ def save_result(job: Job, state: TrainState) -> RunResult:
     report(job, state, path)
     output.file("-state.pt").unlink(missing_ok=True)
     return RunResult(path, state.step, state.mean_loss, samples)
+
+
+def _holds(path: Path, job: Job, step: int) -> bool:
+    """Say whether a file is this run's of a step."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            mark = json.loads((file.metadata() or {}).get(MARK, "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return False
+    wanted = json.loads(run_mark(job.config.output, job.fingerprint, step, 0.0))
+    return bool((mark.get("run"), mark.get("steps")) == (wanted["run"], step))
 
 
 def report(job: Job, state: TrainState, path: Path) -> None:

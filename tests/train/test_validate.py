@@ -163,3 +163,15 @@ def test_best_and_patience() -> None:
     assert best_of(found).step == 1
     assert exhausted(found, 2) and not exhausted(found, 3) and not exhausted(found, 0) and not exhausted([], 1)
     assert json.dumps(found[0].record(True))
+
+
+def test_killed_after_the_best_took_its_place_the_best_stays(tiny_base: Path, wide_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(monkeypatch, [0.9, 0.5, 0.7, 0.8])
+    config = configured(tiny_base, wide_tree, save_every_n_epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("train.result.draw_samples", lambda *_: power_cut())
+        with pytest.raises(MemoryError):
+            run(config)
+    run(config)
+    assert same(config.output.file(".safetensors"), config.output.file("-000002.safetensors"))
+    assert not same(config.output.file("-last.safetensors"), config.output.file(".safetensors"))
