@@ -15,6 +15,7 @@ from train.runtime import StoppedError
 COMMANDS = {
     "run": "train.cli:run_command",
     "sweep": "train.sweep_command:sweep_command",
+    "report": "train.report:report_command",
     "control": "train.control:control_command",
     "info": "train.tools.info:info",
     "check": "train.tools.check:check",

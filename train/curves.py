@@ -37,6 +37,8 @@ STYLE = """
 .chart details{font-size:.8rem;margin-top:.2rem}.chart table{min-width:0;margin:.4rem 0}
 """
 
+FARTHEST = 1e30  # no training number is, and scales of more than 60 powers of ten tell nothing
+
 
 @dataclass(frozen=True)
 class Line:
@@ -103,8 +105,14 @@ def draw(chart: Chart) -> str:
 
 
 def cleaned(points: Sequence[Point], log: bool) -> list[Point]:
-    """Make a gap of what cannot be drawn: numbers that are not finite, and under a logarithm those that are not over 0."""
-    return [(x, y if y is not None and math.isfinite(y) and (y > 0 or not log) else None) for x, y in points]
+    """Leave gaps where there is no number, or none that the scale can show; numbers beyond FARTHEST are drawn there."""
+
+    def shown(y: float | None) -> float | None:
+        if y is None or not math.isfinite(y) or (log and y <= 0):
+            return None
+        return max(y, 1 / FARTHEST) if log and y < 1 else max(-FARTHEST, min(FARTHEST, y))
+
+    return [(x, shown(y)) for x, y in points]
 
 
 def y_axis(lines: Sequence[Line], band: Sequence[tuple[float, float, float]], chart: Chart) -> Axis:
