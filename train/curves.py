@@ -11,8 +11,8 @@ from html import escape
 
 Point = tuple[float, float | None]  # x, and y; None, or what is not finite, is a gap
 
-WIDTH, HEIGHT = 560, 270  # the drawing's own units, pixels where it is shown in full
-LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 46  # room around the plot for the axes
+WIDTH, HEIGHT = 560, 280  # the drawing's own units, pixels where it is shown in full
+LEFT, RIGHT, TOP, BOTTOM = 80, 14, 22, 46  # room around the plot for the axes
 ROOM, TALL = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 STRIPS = 120  # places along x at which the pointer finds numbers
 ROWS = 25  # of the table that stands for a curve
@@ -24,9 +24,9 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--c0:#6db9ec;--c1:#f0955a;--c2:#4cc9a4;--c3:#e59ac5;--c4:#e2c04d;--c5:#a9aeb4}}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:16px}
 .chart{padding:.7rem .8rem .5rem;min-width:0}.chart figcaption{padding:0 0 .3rem;font-weight:600}
-.chart svg{width:100%;height:auto;display:block;overflow:visible}
+.chart>svg{width:100%;height:auto;display:block;overflow:visible}
 .chart text{fill:var(--soft);font:12px system-ui,sans-serif;font-variant-numeric:tabular-nums}
-@media(max-width:560px){.chart text{font-size:17px}}
+@media(max-width:560px){.chart text{font-size:15px}}
 .chart .grid{stroke:var(--line)}.chart .zero{stroke:var(--soft)}
 .chart path{fill:none;stroke:var(--of);stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
 .chart .faint{stroke-width:1;opacity:.4}.chart .dashed{stroke-dasharray:6 5;stroke-linecap:butt}.chart .dotted{stroke-dasharray:2 4}
@@ -180,7 +180,7 @@ def _axes(across: Axis, up: Axis, unit: str) -> str:
             drawn.append(f'<text x="{x:.1f}" y="{TOP + TALL + 19}" text-anchor="middle">{tick:.0f}</text>')
     drawn.append(f'<text x="{LEFT + ROOM / 2}" y="{HEIGHT - 6}" text-anchor="middle">step</text>')
     middle = TOP + TALL / 2
-    drawn.append(f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{escape(unit)}</text>')
+    drawn.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(unit)}</text>')
     return "".join(drawn)
 
 
@@ -212,9 +212,9 @@ def _mark(mark: tuple[float, str] | None, across: Axis) -> str:
     if mark is None or not across.low <= mark[0] <= across.high:
         return ""
     place = across.place(mark[0])
-    x, side, gap = LEFT + ROOM * place, "end" if place > 0.5 else "start", -6 if place > 0.5 else 6
+    x, side, gap = LEFT + ROOM * place, "end" if place > 0.5 else "start", 4 if place > 0.5 else -4
     line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{TOP + TALL}"/>'
-    return f'{line}<text x="{x + gap:.1f}" y="{TOP + 12}" text-anchor="{side}">{escape(mark[1])}</text>'
+    return f'{line}<text x="{x + gap:.1f}" y="{TOP - 8}" text-anchor="{side}">{escape(mark[1])}</text>'
 
 
 def _strips(lines: Sequence[Line], xs: Sequence[float], across: Axis, epochs: Mapping[float, int]) -> Iterator[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from train.config import OutputConfig
 
 FORMAT = 1  # of NAME.json; raise it when a key changes its meaning
-STRETCHES = 400  # parts of a run of which each gives its extremes to the curves. 10,000 steps then make 150 KB
+STRETCHES = 400  # parts of a run of which each gives its extremes to the curves. Measured: 10,000 steps of random numbers then make 180 KB of JSON
 CURVES = ("loss", "mean_loss", "grad_norm")  # and all that begins with RATE
 RATE = "lr_"
 HASHED = 2**31  # bytes up to which a file is hashed; a whole checkpoint takes longer than the page is worth

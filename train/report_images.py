@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 SHEETS = 12  # sample sheets that are shown of a run, evenly spread
 # Characters that the sheets and the thumbnails may take; with curves and tables a page stays under 5 MB.
 SHEETS_ROOM, THUMBS_ROOM = 3_000_000, 1_000_000
-# Longer side and quality that are tried, until the sheets fit. Measured: twelve sheets of noise, which nothing compresses, take 0.6 MB at the last.
+# Longer side and quality that are tried, until the sheets fit. Measured: twelve sheets of coloured noise,
+# 2048 x 1024, take 9.0, 3.7, 1.6, 0.63 and 0.15 MB.
 SIZES = ((1400, 82), (1000, 80), (760, 75), (560, 70), (400, 55))
 THUMB = (96, 65)
 PREFIX = "data:image/webp;base64,"

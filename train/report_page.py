@@ -17,6 +17,7 @@ from train.report import RATE, tag_counts
 TAGS = 30  # that are shown
 ROWS = 200  # pictures in the table
 STEEP = 20.0  # times by which a curve's values differ before it is drawn on a logarithm
+NAMES = {"te": "text encoder", "te1": "text encoder 1", "te2": "text encoder 2"}
 ANY = Mapping[str, Any]
 
 STYLE = """
@@ -27,7 +28,7 @@ dl{display:flex;flex-wrap:wrap;gap:10px;margin:0 0 1rem}
 dl div{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.4rem .9rem}
 dt{font-size:.78rem;color:var(--soft)}dd{margin:0;font-size:1.15rem;font-weight:600;font-variant-numeric:tabular-nums}
 dd small{display:inline;font-weight:400}
-.scroll{overflow-x:auto;max-width:100%}.scroll td{vertical-align:top}.words td,td.words{text-align:left;overflow-wrap:anywhere}
+.scroll{overflow-x:auto;max-width:100%}.words td,td.words{text-align:left;overflow-wrap:break-word}
 .chart table{overflow-x:auto;display:block;width:fit-content;max-width:100%}summary{cursor:pointer;color:var(--accent)}
 details>div,details>table{margin-top:.6rem}
 td img{width:72px;height:72px;border-radius:4px}.time img{height:auto;max-height:none}
@@ -77,8 +78,8 @@ def verdict(report: ANY) -> str:
     found, last = report["verdict"] or {}, report["progress"]
     of = f" of {last['steps']}" if last["steps"] and last["steps"] != last["step"] else ""
     plain = f"step {last['step']}{of}" if report["state"] == "running" else f"{last['step']} steps"
-    best = best_of(report)
-    judged = f"the best so far is epoch {best.get('epoch')} (step {best['step']})" if best else "no pictures were held out, so it was not judged"
+    best, so_far = best_of(report), " so far" if report["state"] == "running" else ""
+    judged = f"the best{so_far} is epoch {best.get('epoch')} (step {best['step']})" if best else "no pictures were held out, so it was not judged"
     word = found.get("word") or report["state"]
     return f'<div class="verdict" role="status"><p><b>{escape(str(word))}</b>{escape(str(found.get("sentence") or f"{plain}; {judged}"))}</p></div>'
 
@@ -121,12 +122,12 @@ def charts(report: ANY) -> list[Chart]:
         return Line(name, [(entry["step"], entry.get(key)) for entry in held], colour, look)
 
     band = [(e["step"], e["loss"] - e["band"], e["loss"] + e["band"]) for e in held if e.get("loss") is not None and e.get("band") is not None]
-    rates = sorted(key for key in run if key.startswith(RATE))
     found = [entry["loss"] for entry in held if entry.get("loss")]
     return [
         Chart("Training loss", "loss", [line("of a step", "loss", 0, "faint"), line("running mean", "mean_loss", 0)], epochs=epochs),
         Chart(
-            "Held-out loss and its 95 % band", "loss", [judged("held out", "loss", 0), judged("base model", "base", 5, "dashed")], band, mark,
+            "Held-out loss and its 95 % band", "share of the base's loss",
+            [judged("held out", "loss", 0), judged("base model", "base", 5, "dashed")], band, mark,
             log=bool(found) and max(found) > STEEP * min(found) > 0, epochs=epochs,
         ),
         Chart(
@@ -134,10 +135,19 @@ def charts(report: ANY) -> list[Chart]:
             [judged("learned", "learned", 2), judged("needs keyword", "needs_keyword", 0, "dashed dots"), judged("bleed", "bleed", 1, "dotted dots")],
             mark=mark, limits=(-1.05, 1.05), epochs=epochs,
         ),
-        Chart("Learning rate", "rate", [line(words(key.removeprefix(RATE)), key, n, ("", "dashed")[n % 2]) for n, key in enumerate(rates)],
+        Chart("Learning rate", "rate", [line(name, key, n, ("", "dashed")[n % 2]) for n, (name, key) in enumerate(rates_of(run).items())],
               epochs=epochs),
         Chart("Gradient norm", "norm", [line("before it is cut to max_grad_norm", "grad_norm", 3, "")], log=True, epochs=epochs),
     ]  # fmt: skip
+
+
+def rates_of(run: ANY) -> dict[str, str]:
+    """Return the curves of rates by the names of the parts that have them; parts of one course share a curve."""
+    parts: dict[str, list[str]] = {}
+    for key in sorted((key for key in run if key.startswith(RATE)), key=lambda key: (key != f"{RATE}unet", key)):
+        same = next((other for other in parts if run[other] == run[key]), key)
+        parts.setdefault(same, []).append(words(key.removeprefix(RATE)))
+    return {", ".join(names): key for key, names in parts.items()}
 
 
 def samples(sheets: Sequence[ANY], folder: Path) -> str:
@@ -245,7 +255,7 @@ def percent(share: float | None) -> str:
 
 def words(key: str) -> str:
     """Return a name without its underscores."""
-    return key.replace("_", " ").removeprefix("lora ").replace("unet", "UNet").strip()
+    return NAMES.get(key) or key.replace("_", " ").replace("unet", "UNet").strip()
 
 
 def told(value: Any) -> str:

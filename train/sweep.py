@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SHARED = frozenset({*(field.name for field in dataclasses.fields(SECTIONS["model"])), "base_weights", "base_weights_multiplier", "zero_terminal_snr"})
 FOLDS = 5  # of a set too small for validation_split a sweep holds out one part in so many
 # Shares of the steps after which the better half goes on. Eight settings then cost as much as four whole runs.
+PROMPTS, SEEDS = 4, 2  # of the picture
 RUNGS = {"halving": (0.25, 0.5, 1.0), "grid": (1.0,)}
 
 
@@ -141,6 +142,7 @@ def sweep(settings: Sequence[Setting], strategy: str = "halving") -> list[Entry]
             kept = math.ceil(len(found) / 2) if number + 1 < len(RUNGS[strategy]) else len(found)
             done = [*found[kept:], *done] if number + 1 < len(RUNGS[strategy]) else [*found, *done]
             left = [entry.setting for entry in found[:kept]]
+        picture(done, model, runtime, config.output.output_dir / "sweep.png")
     write_table(done, config.output.output_dir / "sweep.json")
     return done
 
@@ -168,6 +170,41 @@ def trained(setting: Setting, share: float, base: tuple[Runtime, Model, list[Fol
     told = ", ".join(f"{key} {value}" for key, value in setting.values.items())
     print(f"  {told}: {score(entry.best):.4f} of the base's loss, {entry.last.learned:.1%} learned, {time.monotonic() - began:.0f} s")
     return entry
+
+
+def picture(entries: Sequence[Entry], model: Model, runtime: Runtime, path: Path) -> None:
+    """Draw the same prompts and seeds with the base and with each setting's LoRA, the best first; nothing if sample_steps is 0."""
+    from prep.images import save as save_picture
+    from train.adapters.build import all_targets
+    from train.adapters.network import Network
+    from train.export import read_lora
+    from train.prompts import sample_prompts
+    from train.sample import Generator, grid
+
+    config = entries[0].setting.config
+    prompts = sample_prompts(config)[:PROMPTS]
+    if not prompts or config.network.full:
+        return
+    model.to(runtime.device)
+    generator, side = Generator(model, clip_skip=config.model.clip_skip), config.data.resolution or model.resolution
+
+    def row() -> list[Any]:
+        with runtime.autocast():
+            return list(
+                generator.draw(
+                    [prompt.prompt for prompt in prompts for _ in range(SEEDS)], [config.output.seed + n for _ in prompts for n in range(SEEDS)],
+                    steps=config.output.sample_steps, guidance_scale=config.output.guidance_scale, size=side,
+                )
+            )  # fmt: skip
+
+    rows = [row()]
+    for entry in entries:
+        network = Network.from_state(all_targets(model), read_lora(entry.path)[0]).to(runtime.device)
+        rows.append(row())
+        network.remove()
+    labels = ["base", *(f"{entry.setting.label}\nloss {entry.best.loss:.3f}, {entry.steps} steps" for entry in entries)]
+    save_picture(grid(rows, labels, [prompt.prompt for prompt in prompts for _ in range(SEEDS)]), path)
+    print(f"{path} shows all settings")
 
 
 def write_table(entries: Sequence[Entry], path: Path) -> None:

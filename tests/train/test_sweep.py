@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from prep.options import UserError
 from tests.train.test_run import TRAIN, fail_at, power_cut, same
@@ -81,3 +82,10 @@ def test_the_command_tells_the_lines_to_write(tiny_base: Path, tiny_tree: Path) 
     assert result.output.rstrip().splitlines()[-1].startswith("learning_rate = ")
     wrong = CliRunner().invoke(main, ["sweep", str(tiny_tree.parent), "--vary", "learning_rte=1"])
     assert wrong.exit_code == 1 and "is no setting" in wrong.output
+
+
+def test_the_picture_shows_the_base_and_every_setting(tiny_base: Path, tiny_tree: Path) -> None:
+    settings = made(tiny_base, tiny_tree, "learning_rate=1e-3,1e-2", num_epochs=1, sample_steps=1)
+    sweep(settings, "grid")
+    sheet = Image.open(settings[0].config.output.output_dir / "sweep.png")
+    assert sheet.height >= 3 * 160 and sheet.width >= 2 * 160
