@@ -50,6 +50,8 @@ learning_rate = 2.5e-3
 min_snr_gamma = 5.0
 lr_scheduler = "cosine"
 lr_warmup_ratio = 0.05
+# 20 pictures are few, so all of them are trained; with more leave this away, and the run judges itself by those that it holds out.
+validation_split = 0.0
 """
 
 
