@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from train.families.sd import Model
+    from train.validate import Judgement
 
 BEST, LAST = "-best.safetensors", "-last.safetensors"  # the best weights while a run trains, and the last ones after it
 # save_precision -> relative error of rounding to it, and half its smallest step near 0
@@ -37,8 +38,11 @@ class RunResult:
     samples: Path | None
 
 
-def save_result(job: Job, state: TrainState) -> RunResult:
-    """Save the last weights and the best ones, draw the samples, and only then forget the state, so that a kill repeats no training."""
+def save_result(job: Job, state: TrainState, course: Sequence[Judgement] = ()) -> RunResult:
+    """Save the last weights and the best ones, draw the samples, and only then forget the state, so that a kill repeats no training.
+
+    `course` are the judgements of other runs, by which this one was made as long as it is.
+    """
     output, judgements = job.config.output, state.judged()
     path, last, best_path = output.file(".safetensors"), output.file(LAST), output.file(BEST)
     best = best_of(judgements) if judgements and job.config.validation.keep_best else None
@@ -58,7 +62,7 @@ def save_result(job: Job, state: TrainState) -> RunResult:
     if job.config.network.full:
         save_as_folder(output.file(""), path, job.model)
     samples = draw_samples(job, state, output.file("-samples.png"))
-    report(job, state, path)
+    report(job, state, course)
     output.file("-state.pt").unlink(missing_ok=True)
     return RunResult(path, state.step, state.mean_loss, samples)
 
@@ -76,17 +80,19 @@ def _holds(path: Path, job: Job, step: int) -> bool:
     return bool((mark.get("run"), mark.get("steps")) == (wanted["run"], step))
 
 
-def report(job: Job, state: TrainState, path: Path) -> None:
+def report(job: Job, state: TrainState, course: Sequence[Judgement]) -> None:
     """Write NAME.html and NAME.json, and print what of them a user must not miss."""
     from train.learning import by_block, relative_norms
     from train.per_picture import picture_report, report_lines
     from train.report import write_report
 
-    output, found = job.config.output, verdict(state.judged()) if state.judgements else None
+    output, judgements = job.config.output, state.judged() or course
+    found = verdict(judgements) if judgements else None
     rows = picture_report(job, state) if output.report_pictures else []
     norms = {} if job.config.network.full else by_block(relative_norms(job, state.network))
     facts = {"verdict": found and found.record(), "pictures": rows, "summary": job.data.summary(), "settings": job.config.flat()}
-    page = write_report(output, {**facts, "norms": norms, "steps": job.steps})
+    records = [judgement.record(judgement is found.best) for judgement in course] if found else []  # the log has its own
+    page = write_report(output, {**facts, "norms": norms, "steps": job.steps, "validation": records})
     for line in ([found.sentence] if found else []) + report_lines(rows, job.config.data.tree):
         print(line)
     print(f"{page} shows the run")

@@ -26,6 +26,10 @@ class Rotation:
     course: tuple[tuple[float, Judgement], ...]
 
     @property
+    def judgements(self) -> list[Judgement]:
+        return [judgement for _, judgement in self.course]
+
+    @property
     def best(self) -> tuple[float, Judgement]:
         return min(self.course, key=lambda entry: entry[1].loss)
 
@@ -81,6 +85,6 @@ def last_step(job: Job, rotation: Rotation) -> int:
 
 
 def forget(config: TrainConfig) -> None:
-    """Delete the states of the parts, once the last run is saved."""
+    """Delete the states of the parts, if there were any, once the last run is saved."""
     for path in (config.output.output_dir / f"{config.output.output_name}-parts").glob("*-state.pt"):
         path.unlink(missing_ok=True)

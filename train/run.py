@@ -59,9 +59,11 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
         state = start(job, saved)
         announce(job, state)
         train(job, state, signals, last_step(job, rotation) if rotation else None)
-        result = save_result(job, state) if processes.first else RunResult(config.output.file(".safetensors"), state.step, state.mean_loss, None)
-        if rotation and processes.first:
+        if processes.first:
+            result = save_result(job, state, rotation.judgements if rotation else ())
             forget(config)
+        else:
+            result = RunResult(config.output.file(".safetensors"), state.step, state.mean_loss, None)
         processes.leave()
     return result
 

@@ -19,7 +19,7 @@ from prep.options import UserError, atomic_write
 from train.config import FREE, SECTIONS, TrainConfig, known_keys
 from train.fingerprint import fingerprint_of
 from train.processes import Processes
-from train.result import save_checked
+from train.result import BEST, save_checked
 from train.run import checked_tree, open_base, prepare, start, train
 from train.runtime import StopSignals
 from train.state import read_state
@@ -31,11 +31,17 @@ if TYPE_CHECKING:
     from train.families.sd import Model
     from train.runtime import Runtime
 
-# What no two settings of a sweep may differ in: the base that all share.
-SHARED = frozenset({*(field.name for field in dataclasses.fields(SECTIONS["model"])), "base_weights", "base_weights_multiplier", "zero_terminal_snr"})
+# What no two settings of a sweep may differ in: the base that all share, and what decides by which pictures and timesteps they are judged.
+SHARED = frozenset(
+    {
+        *(field.name for section in ("model", "validation") for field in dataclasses.fields(SECTIONS[section])),
+        *("base_weights", "base_weights_multiplier", "zero_terminal_snr", "mixed_precision"),
+        *("seed", "min_timestep", "max_timestep", "normalize_masked_area_loss"),
+    }
+)
 FOLDS = 5  # of a set too small for validation_split a sweep holds out one part in so many
-# Shares of the steps after which the better half goes on. Eight settings then cost as much as four whole runs.
 PROMPTS, SEEDS = 4, 2  # of the picture
+# Shares of the steps after which the better half goes on. Eight settings then cost as much as four whole runs.
 RUNGS = {"halving": (0.25, 0.5, 1.0), "grid": (1.0,)}
 
 
@@ -61,7 +67,7 @@ class Entry:
     whole: int  # steps of a whole run
     best: Judgement
     last: Judgement
-    path: Path
+    path: Path  # of the best
 
     def record(self) -> dict[str, Any]:
         """Return it in plain types."""
@@ -88,7 +94,7 @@ def points(axes: Sequence[str]) -> list[dict[str, Any]]:
         elif key not in known_keys():
             faults.append(f"{key} is no setting; `train run --help` lists them")
         elif key in SHARED or key in FREE:
-            faults.append(f"{key} cannot be swept: all settings share one base, or it does not change the result")
+            faults.append(f"{key} cannot be swept: all settings share one base and are judged alike, or it does not change the result")
         else:
             found[key] = [plain(value.strip()) for value in values.split(",")]
     if faults or not found:
@@ -166,7 +172,10 @@ def trained(setting: Setting, share: float, base: tuple[Runtime, Model, list[Fol
         finally:
             state.network.remove()
     judgements = state.judged()
-    entry = Entry(setting, state.step, job.steps, best_of(judgements), judgements[-1], path)
+    best = best_of(judgements)
+    if best.step < state.step and output.file(BEST).exists():
+        path = output.file(BEST)
+    entry = Entry(setting, state.step, job.steps, best, judgements[-1], path)
     told = ", ".join(f"{key} {value}" for key, value in setting.values.items())
     print(f"  {told}: {score(entry.best):.4f} of the base's loss, {entry.last.learned:.1%} learned, {time.monotonic() - began:.0f} s")
     return entry

@@ -26,7 +26,7 @@ def _sweep(root: Path, vary: Sequence[str], strategy: str, as_json: bool, **_: A
     try:
         entries = sweep(settings, strategy)
     except StoppedError as stop:
-        click.echo(f"{stop}; `train sweep` with the same values goes on", err=True)
+        click.echo("stopped; all is saved, and `train sweep` with the same values goes on", err=True)
         ctx.exit(stop.exit_code)
     if as_json:
         click.echo(json.dumps([entry.record() for entry in entries], indent=1))

@@ -1,5 +1,6 @@
 """Few pictures: every one is held out once, the last run trains all of them, as long as was best, and a stopped run goes on."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def test_all_pictures_are_trained_as_long_as_was_best(tiny_base: Path, tiny_tree
     assert result.steps == steps // 2 and [line["step"] for line in logged(config)] == list(range(1, steps // 2 + 1))
     assert same(result.path, plain.output.file("-000002.safetensors")), "the schedule is that of the whole run"
     assert not list(config.output.output_dir.rglob("*-state.pt"))
+    told = json.loads(config.output.file(".json").read_text(encoding="utf-8"))
+    assert [entry["loss"] for entry in told["validation"]] == pytest.approx([0.9, 0.7, 0.8, 0.9]) and told["verdict"]["epoch"] == 2
     assert run(config).steps == result.steps
 
 

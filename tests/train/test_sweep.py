@@ -30,7 +30,13 @@ def test_axes_make_all_combinations_in_their_own_types() -> None:
 
 @pytest.mark.parametrize(
     ("axes", "words"),
-    [(["base=a,b"], "cannot be swept"), (["learnin_rate=1"], "is no setting"), (["learning_rate"], "KEY=VALUE"), ([], "nothing to sweep")],
+    [
+        (["base=a,b"], "cannot be swept"),
+        (["seed=1,2"], "judged alike"),
+        (["learnin_rate=1"], "is no setting"),
+        (["learning_rate"], "KEY=VALUE"),
+        ([], "nothing to sweep"),
+    ],
 )
 def test_wrong_axes_are_told(axes: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
