@@ -127,7 +127,8 @@ def test_what_is_foretold_is_what_a_run_does(tmp_path: Path, rate: float, before
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0, 2])
-def test_pictures_of_another_character_are_named(tmp_path: Path, wrong: int) -> None:
+def test_pictures_of_another_character_are_named(tmp_path: Path, wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.per_picture.AFFORDED", 1.0)  # so short a run would measure only every second picture
     drawn_tree(tmp_path, wrong)
     job, state = pocket(tmp_path, learning_rate=2.5e-3, max_train_steps=100)
     assert not trained(job, state)

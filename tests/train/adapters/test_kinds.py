@@ -96,7 +96,8 @@ def test_dropout_is_the_drawn_one_and_no_other(algo: str, dropout: str) -> None:
         found.append(plain(x))
         assert torch.equal(plain(x), found[-1]), "a repeated pass, as of gradient checkpointing, drops the same"
         with torch.no_grad():
-            assert torch.equal(plain(x), whole), "where nothing is learned nothing is dropped"
+            # Without gradients a CPU may sum in another order.
+            assert torch.allclose(plain(x), whole, atol=1e-5), "where nothing is learned nothing is dropped"
     assert torch.equal(torch.rand(1), expected), "torch's global chance is left alone"
     assert torch.equal(found[0], found[2])
     seeds = {str(found[0]), str(found[1]), str(whole)}
