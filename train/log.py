@@ -29,9 +29,9 @@ class Board(Protocol):
 
 
 class StepLog:
-    """Write NAME.jsonl, and to a board if there is one, and move the bar; quiet when stderr is not a terminal."""
+    """Write NAME.jsonl, and to a board if there is one, and move the bar, if `shown`; quiet when stderr is not a terminal."""
 
-    def __init__(self, path: Path, total: int, done: int = 0, board: Board | None = None) -> None:
+    def __init__(self, path: Path, total: int, done: int = 0, board: Board | None = None, shown: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -45,7 +45,7 @@ class StepLog:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed_text]}"))
         self.bar = Progress(
-            *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+            *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, disable=not (shown and console.is_terminal)
         )
         self.task = self.bar.add_task("training", total=total, completed=done, speed_text="")
 

@@ -171,9 +171,7 @@ def train(job: Job, state: TrainState, signals: StopSignals, until: int | None =
             state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
             seconds, judgement = round(time.monotonic() - began, 4), judged(panel, job, state, state.step == until)
             if log:
-                record: dict[str, Any] = {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss}
-                record["grad_norm"] = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
-                log.write({**record, **rates, **judgement, "seconds": seconds}, state.mean_loss)
+                log.write({**record_of(state, epoch, loss, grad_norm), **rates, **judgement, "seconds": seconds}, state.mean_loss)
                 reach(job, state, control.asked())
             over = finished(job, state, until)
             at_end = control.stopping and state.batch == 0 and not over
@@ -182,6 +180,12 @@ def train(job: Job, state: TrainState, signals: StopSignals, until: int | None =
                 state.save(saved_at, job.fingerprint)
             if stopping:
                 raise StoppedError(signal, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
+
+
+def record_of(state: TrainState, epoch: int, loss: float, grad_norm: float) -> dict[str, Any]:
+    """Return what the log tells first of the step just taken."""
+    norm = grad_norm if math.isfinite(grad_norm) else None  # fp16 skips a step that overflows
+    return {"step": state.step, "epoch": epoch, "loss": loss, "mean_loss": state.mean_loss, "grad_norm": norm}
 
 
 def finished(job: Job, state: TrainState, until: int) -> bool:

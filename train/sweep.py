@@ -6,28 +6,19 @@ import dataclasses
 import itertools
 import json
 import math
-import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError, atomic_write
 from train.config import FREE, SECTIONS, TrainConfig, known_keys
-from train.fingerprint import fingerprint_of
 from train.processes import Processes
-from train.result import BEST, save_checked
-from train.run import checked_tree, open_base, prepare, start, train
+from train.run import checked_tree, open_base
 from train.runtime import StopSignals
-from train.state import read_state
-from train.validate import Judgement, score
-from train.verdict import best_of
+from train.sweep_runs import Entry, Setting, Trainer
 
 if TYPE_CHECKING:
-    from prep.tree import Folder
     from train.families.sd import Model
     from train.runtime import Runtime
 
@@ -39,47 +30,9 @@ SHARED = frozenset(
         *("seed", "min_timestep", "max_timestep", "normalize_masked_area_loss"),
     }
 )
-FOLDS = 5  # of a set too small for validation_split a sweep holds out one part in so many
 PROMPTS, SEEDS = 4, 2  # of the picture
 # Shares of the steps after which the better half goes on. Eight settings then cost as much as four whole runs.
 RUNGS = {"halving": (0.25, 0.5, 1.0), "grid": (1.0,)}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One point of a sweep: what differs, and the whole settings with it."""
-
-    number: int
-    values: Mapping[str, Any]
-    config: TrainConfig
-
-    @property
-    def label(self) -> str:
-        return "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.values.items())
-
-
-@dataclass(frozen=True)
-class Entry:
-    """How far a setting came and what it was worth."""
-
-    setting: Setting
-    steps: int
-    whole: int  # steps of a whole run
-    best: Judgement
-    last: Judgement
-    path: Path  # of the best
-
-    def record(self) -> dict[str, Any]:
-        """Return it in plain types."""
-        judged = {"best": dataclasses.asdict(self.best), "last": dataclasses.asdict(self.last), "score": score(self.best)}
-        return {
-            "number": self.setting.number,
-            "values": dict(self.setting.values),
-            "steps": self.steps,
-            "of": self.whole,
-            **judged,
-            "file": self.path.name,
-        }
 
 
 def points(axes: Sequence[str]) -> list[dict[str, Any]]:
@@ -132,53 +85,30 @@ def folder_of(config: TrainConfig) -> Path:
     return config.output.output_dir / f"{config.output.output_name}-sweep"
 
 
-def sweep(settings: Sequence[Setting], strategy: str = "halving") -> list[Entry]:
+def sweep(settings: Sequence[Setting], strategy: str = "halving", at_once: int = 0) -> list[Entry]:
     """Train the settings, by halving only the better ones to the end; returns them from best to worst.
 
     Settings are compared by their best held-out loss as a share of the base's, at the rung that they came to: who came further is better.
+    Up to `at_once` that see the same batches are trained in one forward pass; 0 means all of them on a GPU, and one on a processor.
     """
     config = settings[0].config
     with StopSignals() as signals:
         folders = checked_tree(config.data)
         runtime, model = open_base(config, Processes())
+        trainer = Trainer((runtime, model, folders), signals, at_once or (len(settings) if runtime.device.type == "cuda" else 1))
         left, done = list(settings), list[Entry]()
         for number, share in enumerate(RUNGS[strategy]):
             print(f"{len(left)} settings up to {share:.0%} of their steps")
-            found = sorted((trained(setting, share, (runtime, model, folders), signals) for setting in left), key=lambda entry: score(entry.best))
+            found = sorted(trainer.train(left, share), key=lambda entry: entry.score)
             kept = math.ceil(len(found) / 2) if number + 1 < len(RUNGS[strategy]) else len(found)
-            done = [*found[kept:], *done] if number + 1 < len(RUNGS[strategy]) else [*found, *done]
-            left = [entry.setting for entry in found[:kept]]
+            whole = [entry for entry in found[:kept] if not entry.broken]
+            done = [*found[len(whole) :], *done] if number + 1 < len(RUNGS[strategy]) else [*found, *done]
+            left = [entry.setting for entry in whole]
+        if not left:
+            raise UserError(f"every setting broke; the best of them: {done[0].broken}; sweep lower learning rates")
         picture(done, model, runtime, config.output.output_dir / "sweep.png")
     write_table(done, config.output.output_dir / "sweep.json")
     return done
-
-
-def trained(setting: Setting, share: float, base: tuple[Runtime, Model, list[Folder]], signals: StopSignals) -> Entry:
-    """Take a setting up to a share of its steps, going on from what is saved of it."""
-    runtime, model, folders = base
-    config, output = setting.config, setting.config.output
-    began = time.monotonic()
-    fingerprint = {**fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders)), "sweep": "1"}
-    with redirect_stdout(StringIO()):  # what a run says of itself, said eight times, hides what the sweep says
-        job = prepare(config, runtime, model, fingerprint)
-        if not job.data.held.training:
-            config = dataclasses.replace(config, validation=dataclasses.replace(config.validation, validation_folds=FOLDS))
-            job = prepare(config, runtime, model, fingerprint, 0)
-        state = start(job, read_state(output.file("-state.pt"), fingerprint))
-        try:
-            train(job, state, signals, math.ceil(share * job.steps))
-            path = output.file(".safetensors")
-            save_checked(path, job, state)
-        finally:
-            state.network.remove()
-    judgements = state.judged()
-    best = best_of(judgements)
-    if best.step < state.step and output.file(BEST).exists():
-        path = output.file(BEST)
-    entry = Entry(setting, state.step, job.steps, best, judgements[-1], path)
-    told = ", ".join(f"{key} {value}" for key, value in setting.values.items())
-    print(f"  {told}: {score(entry.best):.4f} of the base's loss, {entry.last.learned:.1%} learned, {time.monotonic() - began:.0f} s")
-    return entry
 
 
 def picture(entries: Sequence[Entry], model: Model, runtime: Runtime, path: Path) -> None:
@@ -206,12 +136,12 @@ def picture(entries: Sequence[Entry], model: Model, runtime: Runtime, path: Path
                 )
             )  # fmt: skip
 
-    rows = [row()]
+    rows, entries = [row()], [entry for entry in entries if entry.path.exists()]
     for entry in entries:
         network = Network.from_state(all_targets(model), read_lora(entry.path)[0]).to(runtime.device)
         rows.append(row())
         network.remove()
-    labels = ["base", *(f"{entry.setting.label}\nloss {entry.best.loss:.3f}, {entry.steps} steps" for entry in entries)]
+    labels = ["base", *(f"{entry.setting.label}\n{entry.words}" for entry in entries)]
     save_picture(grid(rows, labels, [prompt.prompt for prompt in prompts for _ in range(SEEDS)]), path)
     print(f"{path} shows all settings")
 

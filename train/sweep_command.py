@@ -15,16 +15,16 @@ from train.config import SECTIONS
 from train.runtime import StoppedError
 
 if TYPE_CHECKING:
-    from train.sweep import Entry
+    from train.sweep_runs import Entry
 
 
-def _sweep(root: Path, vary: Sequence[str], strategy: str, as_json: bool, **_: Any) -> None:
+def _sweep(root: Path, vary: Sequence[str], strategy: str, at_once: int, as_json: bool, **_: Any) -> None:
     from train.sweep import recommended, settings_of_sweep, sweep
 
     ctx = click.get_current_context()
     settings = settings_of_sweep(read_settings(root), given_settings(ctx), root, vary)
     try:
-        entries = sweep(settings, strategy)
+        entries = sweep(settings, strategy, at_once)
     except StoppedError as stop:
         click.echo("stopped; all is saved, and `train sweep` with the same values goes on", err=True)
         ctx.exit(stop.exit_code)
@@ -43,7 +43,8 @@ def show(entries: Sequence[Entry]) -> None:
     table = Table("", *entries[0].setting.values, "loss", "+-", "needs keyword", "bleed", "steps", title="held-out loss as a share of the base's")
     for place, entry in enumerate(entries, 1):
         best = entry.best
-        numbers = (f"{best.loss:.4f}", f"{best.band:.4f}", f"{best.needs_keyword:.3f}", f"{best.bleed:.3f}", f"{entry.steps} of {entry.whole}")
+        loss = "broke" if entry.broken else f"{best.loss:.4f}"
+        numbers = (loss, f"{best.band:.4f}", f"{best.needs_keyword:.3f}", f"{best.bleed:.3f}", f"{entry.steps} of {entry.whole}")
         table.add_row(str(place), *map(str, entry.setting.values.values()), *numbers)
     Console().print(table)
 
@@ -59,6 +60,13 @@ sweep_command = click.Command(
             default="halving",
             show_default=True,
             help="After a quarter and after half of the steps only the better half goes on, or all do to the end.",
+        ),
+        click.Option(
+            ["--at-once"],
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="So many settings that see the same batches are trained in one pass of the base; 0: all on a GPU, as its memory allows, else one.",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the table as JSON."),
         *(parameter for section in SECTIONS.values() for parameter in parameters(section)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,6 +17,9 @@ from train.adapters.plan import LayerPlan
 
 # What the width of the text that the UNet reads says about the base: see the families' configurations.
 TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
+
+
+Act = Callable[[Tensor, Tensor], Tensor]  # a layer's input and what the base gives -> what it gives with its adapter
 
 
 class Layer(nn.Module, ABC):
@@ -71,6 +74,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleDict()
         self._targets: dict[str, Target] = {}
         self._plans: dict[str, LayerPlan] = {}
+        self._acts: dict[str, Act] = {}
         self._hooks: list[Any] = []
         self._seed: int | None = None
 
@@ -96,14 +100,28 @@ class Network(nn.Module):
         self._targets[target.name] = target
         self._plans[target.name] = plan or LayerPlan(0, 0.0)
 
-        def act(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def act(x: Tensor, output: Tensor) -> Tensor:
             if not self.multiplier:
                 return output
             draw = None if self._seed is None or not torch.is_grad_enabled() else Draw(self._seed + 2 * number)
-            changed: Tensor = layer(args[0], output, self.multiplier, draw)
+            changed: Tensor = layer(x, output, self.multiplier, draw)
             return changed
 
-        self._hooks.append(target.module.register_forward_hook(act))
+        self._acts[target.name] = act
+        self._hook(target.name)
+
+    def _hook(self, name: str) -> None:
+        act = self._acts[name]
+        self._hooks.append(self._targets[name].module.register_forward_hook(lambda module, args, output: act(args[0], output)))
+
+    def acting(self) -> dict[str, tuple[nn.Module, Act]]:
+        """Return the base's layer and what its adapter makes of input and output, by name."""
+        return {name: (self._targets[name].module, act) for name, act in self._acts.items()}
+
+    def put_back(self) -> None:
+        """Let the adapters act again after `remove`."""
+        for name in self._acts if not self._hooks else ():
+            self._hook(name)
 
     def set_plan(self, name: str, plan: LayerPlan) -> None:
         """Let a layer have another learning rate."""
