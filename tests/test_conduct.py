@@ -45,9 +45,8 @@ def test_help_answers_without_torch(command):
 
 @pytest.mark.parametrize("command", ["prep", "train"])
 def test_help_is_fast(command):
-    # As a ratio, since this machine may be slow: asked are 0.4 s where a bare interpreter takes 0.015 to 0.02 s.
-    bare = min(_seconds("-c", "pass") for _ in range(3))
-    assert min(_seconds("-m", command, "--help") for _ in range(3)) < max(0.4, 30 * bare)
+    # Asked are 0.4 s on a calm machine; a busy one takes twice that, and a heavy import would add a second.
+    assert min(_seconds("-m", command, "--help") for _ in range(3)) < 0.8
 
 
 def _seconds(*args: str) -> float:
