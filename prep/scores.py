@@ -40,6 +40,10 @@ CREATE TABLE IF NOT EXISTS scores (picture TEXT, model INTEGER, scores BLOB, PRI
 """
 
 
+class UnsoundScores(UserError):
+    """Scores that are no probabilities, which no store keeps."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """The tags a model scores, in the order of its output, each with its category."""
@@ -198,8 +202,17 @@ class ScoreStore:
         with self._lock:
             return self._database.execute(query, (picture, model.id)).fetchone() is not None
 
+    def any(self, model: Model) -> bool:
+        """Say whether scores of the model are kept for any picture."""
+        with self._lock:
+            return self._database.execute("SELECT 1 FROM scores WHERE model = ? LIMIT 1", (model.id,)).fetchone() is not None
+
     def put(self, model: Model, rows: Mapping[str, np.ndarray]) -> None:
-        """Keep the scores of some pictures, each of shape (labels,), all or none of them."""
+        """Keep the scores of some pictures, each of shape (labels,), all or none; raises UnsoundScores if one is NaN or infinite."""
+        import numpy as np
+
+        if broken := next((picture for picture, values in rows.items() if not np.isfinite(values).all()), None):
+            raise UnsoundScores(f"{model.name} gives the picture {broken} a score that is no number, which cannot be kept; try another tagger")
         data = [(picture, model.id, pack(values)) for picture, values in rows.items()]
         with self._lock, self._database as db:
             db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", data)

@@ -21,7 +21,7 @@ from prep.images import PictureError, find_pictures, load
 from prep.item import Item, Store
 from prep.options import given_values, option, parameters
 from prep.project import Place
-from prep.scores import Model, ScoreStore, picture_key
+from prep.scores import Model, ScoreStore, UnsoundScores, picture_key
 from prep.step import EXECUTORS, ParallelStep
 from prep.taggers import TAGGERS, Located, Tagger, locate
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CPU = "CPUExecutionProvider"
+UNSCORED = "no_scores"  # the reason of a picture to which the tagger gives no sound ones; the next run tries again
 # Pictures scored between two writes on a CPU, where a pass takes one picture: few, so that decoding goes on while the model runs.
 AT_ONCE = 4
 # How far threads that decode step back behind the model on a CPU (nice of Linux, which counts for each thread). Measured on two cores,
@@ -107,6 +108,13 @@ class Tag(ParallelStep):
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def todo(self, batch: list[Item]) -> list[Item]:
+        """Pick what is not set aside; a picture that got no scores the last time gets another chance."""
+        for item in batch:
+            if item.dropped == UNSCORED:
+                item.drop("")
+        return super().todo(batch)
+
     def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
         """Score one batch, here and now; executors use this."""
         opened = self.opened(store)
@@ -157,10 +165,20 @@ class Tag(ParallelStep):
             yield item
 
     def _score(self, prepared: Sequence[tuple[Item, np.ndarray | None]], scores: ScoreStore, model: Model, tagger: Tagger) -> None:
-        """Score pictures that are prepared, equal ones once, and keep the scores."""
+        """Score pictures that are prepared, equal ones once, and keep the scores; one that gets no sound ones is set aside.
+
+        Raises UnsoundScores if the model has given none at all, to this folder's other pictures either.
+        """
         fresh = {picture_key(item.picture_digest, item.crop): pixels for item, pixels in prepared if pixels is not None}
-        if fresh:
-            scores.put(model, dict(zip(fresh, tagger.score(list(fresh.values())), strict=True)))
+        try:
+            _keep(fresh, scores, model, tagger)
+        except UnsoundScores:
+            unsound = _without(fresh, scores, model, tagger)
+            if not scores.any(model):
+                raise
+            for item, _ in prepared:
+                if picture_key(item.picture_digest, item.crop) in unsound:
+                    item.drop(UNSCORED, f"{self.tagger} gives it scores that are not between 0 and 1")
 
     def finish(self, place: Place, store: Store) -> None:
         provider = self.opened(store).tagger.provider
@@ -202,6 +220,23 @@ def ahead(stream: Iterator[Any], count: int) -> Iterator[Any]:
 def _known(item: Item, scores: ScoreStore, model: Model) -> bool:
     """Tell without decoding whether the picture as it now lies there has scores."""
     return item.stamps.get("tag") == _state(item.picture) and scores.has(picture_key(item.picture_digest, item.crop), model)
+
+
+def _keep(fresh: Mapping[str, np.ndarray], scores: ScoreStore, model: Model, tagger: Tagger) -> None:
+    """Score pictures, key -> pixels, and keep the scores."""
+    if fresh:
+        scores.put(model, dict(zip(fresh, tagger.score(list(fresh.values())), strict=True)))
+
+
+def _without(fresh: Mapping[str, np.ndarray], scores: ScoreStore, model: Model, tagger: Tagger) -> set[str]:
+    """Score pictures one by one, keep the scores, and return the keys of those that get no sound ones."""
+    found = set()
+    for key, pixels in fresh.items():
+        try:
+            _keep({key: pixels}, scores, model, tagger)
+        except UnsoundScores:
+            found.add(key)
+    return found
 
 
 def _prepared(item: Item, scores: ScoreStore, model: Model, tagger: Tagger) -> np.ndarray | None:

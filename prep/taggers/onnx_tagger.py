@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from prep.options import UserError, load_object
+from prep.scores import UnsoundScores
 from prep.taggers import CONTRACTS, TaggerRow
 from prep.taggers.contract import Contract
 from prep.taggers.labels import read_labels
@@ -65,7 +66,7 @@ class OnnxTagger:
         return self.contract.pixels(image, self.size)
 
     def score(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Return probabilities (pictures, labels); raises UserError if the model gives anything else."""
+        """Return probabilities (pictures, labels); raises UserError if the model gives anything else, UnsoundScores if other numbers."""
         if not prepared:
             return np.zeros((0, len(self.labels.names)), np.float32)
         size = self.pass_size
@@ -94,9 +95,11 @@ class OnnxTagger:
         if scores.ndim != 2 or scores.shape[1] != len(self.labels.names):
             raise self._misfit(scores.shape[-1])
         if self.contract.logits or self.sessions.output == "logits":
-            scores = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))  # NaN stays NaN; e^80 is still a float32
+            broken = ~np.isfinite(scores)
+            scores = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))  # e^80 is still a float32
+            scores[broken] = np.nan  # else infinity would be sure of a tag
         if not (scores >= -SLACK).all() or not (scores <= 1 + SLACK).all():  # "not >=" is true of NaN too
-            raise UserError(f"{self.path} gives scores that are not between 0 and 1; the file is damaged, or is no tagger of this kind")
+            raise UnsoundScores(f"{self.path} gives scores that are not between 0 and 1; the file is damaged, or is no tagger of this kind")
         return scores.clip(0, 1)
 
     def _check(self, session: Any) -> None:

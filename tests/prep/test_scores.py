@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep.options import UserError
-from prep.scores import STEPS, Labels, ScoreStore, pack, picture_key, unpack
+from prep.scores import STEPS, Labels, ScoreStore, UnsoundScores, pack, picture_key, unpack
 
 LABELS = Labels(("general", "1girl", "hat", "miku"), ("rating", "general", "general", "character"))
 
@@ -53,6 +53,17 @@ def test_a_missing_or_damaged_store_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "scores.sqlite").write_bytes(b"no database, whatever its name says" * 40)
     with pytest.raises(UserError, match=r"scores\.sqlite cannot be used .*; delete it"), ScoreStore.open(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_and_named_and_nothing_beside_it_kept(tmp_path: Path, bad: float) -> None:
+    with ScoreStore.open(tmp_path) as store:
+        model = store.register("pocket", "w1", 1, LABELS)
+        with pytest.raises(UnsoundScores, match="pocket gives the picture the-black-one a score that is no number"):
+            store.put(model, {"sound": np.zeros(4, np.float32), "the-black-one": np.array([0, 0, bad, 0], np.float32)})
+        assert not store.has("sound", model) and not store.any(model)
+        store.put(model, {"sound": np.zeros(4, np.float32)})
+        assert store.any(model) and not store.any(store.register("pocket", "w2", 1, LABELS))
 
 
 WRITER = """

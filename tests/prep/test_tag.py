@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -178,6 +179,34 @@ def test_scores_that_are_no_numbers_are_never_kept(folder: Path) -> None:
     with sqlite3.connect(folder / "raw/.atelier/scores.sqlite") as database:
         rows = database.execute("SELECT count(*) FROM scores GROUP BY model").fetchall()
     assert rows == [(3,)] and captions(folder) == kept  # those of the sound model alone
+
+
+def without_numbers_for_black(folder: Path) -> None:
+    """Make the tagger in a folder multiply its scores by sum / sum of the colours."""
+    model = onnx.load(str(folder / "model.onnx"))
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("ReduceSum", ["mean"], ["sum"]),
+            onnx.helper.make_node("Div", ["sum", "sum"], ["one"]),
+            onnx.helper.make_node("Mul", ["before", "one"], ["output"]),
+        ]
+    )
+    onnx.save(model, str(folder / "model.onnx"))
+
+
+@pytest.mark.parametrize("executor", ["here", "processes"])
+def test_a_picture_without_sound_scores_is_set_aside_until_it_gets_some(folder: Path, executor: str) -> None:
+    without_numbers_for_black(folder / "tagger")
+    for name in ("black", "night"):
+        Image.new("RGB", (32, 32)).save(folder / f"raw/{name}.png")
+    for _ in range(2):  # the second time it is tried again, and nothing else is
+        result = tag(folder, "--executor", executor)
+        assert result.exit_code == 0 and "2 set aside (2 no_scores)" in result.output, result.output
+        assert set(captions(folder)) == {"red", "blue", "green"} and len(rows(folder)) == 4
+    make_tagger(folder / "tagger")
+    assert tag(folder, "--executor", executor).exit_code == 0
+    assert {"black", "night"} < set(captions(folder)) and not any(item.dropped for item in Store(folder / "raw").load())
 
 
 def rank() -> int:

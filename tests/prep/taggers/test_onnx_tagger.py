@@ -180,6 +180,13 @@ def test_scores_that_are_no_probabilities_are_refused(tmp_path: Path) -> None:
             tagger.score([tagger.prepare(noise(8, 8))])
 
 
+def test_an_infinite_logit_is_no_score(tmp_path: Path) -> None:
+    tagger = OnnxTagger(TAGGERS["joytag"], make_row(tmp_path, TAGGERS["joytag"]), "cpu")
+    tagger.prepare(noise(8, 8))  # loads it
+    with pytest.raises(UserError, match="not between 0 and 1"):
+        tagger._checked(np.full((1, len(TAGS)), np.inf, np.float32))
+
+
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     tagger = tagger_in(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"git-lfs pointer")
