@@ -46,10 +46,10 @@ def make_project(root: Path, count: int, side: int) -> None:
         (store.folder / f"{key}.txt").write_text(caption + "\n", encoding="utf-8")
         if not template:  # saving with care takes an fsync for each
             raw = root / "raw" / f"{key}.jpg"
-            facts = {"source_sha256": "5" * 64, "digest": "6" * 64, "width": side, "height": side, "written": "CAPTION", "caption": "CAPTION"}
-            store.save(Item(key, store.folder / f"{key}.png", raw, measures={"blur": 0.4, "side": 512.0}, tags=WORDS[:25], **facts))
+            facts = {"source_sha256": "5" * 64, "digest": "6" * 64, "width": side, "height": side}
+            store.save(Item(key, store.folder / f"{key}.png", raw, measures={"blur": 0.4, "side": 512.0}, **facts))
             template = (store.hidden / "items" / f"{key}.json").read_text(encoding="utf-8").replace(key, "KEY")
-        (store.hidden / "items" / f"{key}.json").write_text(template.replace("KEY", key).replace("CAPTION", caption), encoding="utf-8")
+        (store.hidden / "items" / f"{key}.json").write_text(template.replace("KEY", key), encoding="utf-8")
 
 
 def build(root: Path) -> tuple[float, float]:

@@ -95,11 +95,11 @@ def _lacking(texts: list[str], tags: list[str]) -> list[str]:
 
 
 def write(changes: Iterable[Change], saved: Iterable[Item], store: Store, ledger: Ledger) -> None:
-    """Write captions, and the sidecars of `saved`: a kill at any moment loses no text, and the next run makes the same of it."""
-    changes = list(changes)
-    ledger.note(changes)
+    """Write captions, and what is known of the items `saved`: a kill at any moment loses no text, and the next run makes the same of it."""
+    changes, saved = list(changes), list(saved)
+    ledger.note(changes, saved)
     texts = [(caption_path(change.item.path), None if change.text is None else f"{change.text}\n") for change in changes]
-    write_all([*texts, *store.unsaved(saved, {change.item.key for change in changes})])
+    write_all([*texts, *store.unsaved(saved)])
 
 
 def close(store: Store, alone: bool = True) -> None:

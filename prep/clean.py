@@ -14,7 +14,7 @@ from PIL import Image, ImageColor
 
 from prep.captions import read_caption
 from prep.detectors import HELP, detector, names_of
-from prep.images import Decoded, PictureError, decode, encode, find_pictures, frame_numbers, frames, load, pixel_hash
+from prep.images import Decoded, PictureError, decode, encode, frame_numbers, frames, load, pixel_hash
 from prep.item import Item, Store
 from prep.masks import keep_alpha, update_mask
 from prep.options import UserError, atomic_write, option
@@ -78,7 +78,7 @@ class Clean(ParallelStep):
             if item.dropped and self.stamp(item) != item.stamps.get(self.table()):
                 item.drop("")
             yield item
-        if find_pictures(raw, by_content=True):
+        if store.listed:
             yield from self._orphans(store)
 
     def _orphans(self, store: Store) -> Iterator[Item]:
@@ -92,9 +92,6 @@ class Clean(ParallelStep):
                 continue
             store.save(item)
             yield item
-
-    def expected(self, place: Place) -> int:
-        return len(find_pictures(_raw(place), by_content=True))
 
     def nothing(self, place: Place) -> str:
         return f"there are no pictures in {_raw(place)}; put yours there"

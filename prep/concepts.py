@@ -44,7 +44,7 @@ class Kept:
         operations = [*row["notes"], *(["retouched"] if retouched else []), *(["cropped"] if crop else [])]
         source = os.path.basename(row["source"] or path)
         sizes = (row["width"], row["height"])
-        return cls(row["key"], path, picture, source, row["source_sha256"], operations, crop, row["emphasis"], row["measures"], row["caption"], sizes)
+        return cls(row["key"], path, picture, source, row["source_sha256"], operations, crop, row["emphasis"], row["measures"], size=sizes)
 
     def shown_size(self) -> tuple[int, int]:
         """Return width and height in pixels of what a trainer is shown; raises UserError if the picture cannot be read."""
@@ -82,12 +82,12 @@ class Concept:
 
 def read_concept(place: Place, keyword: str, class_: str) -> Concept:
     """Gather a project's pictures; raises UserError if there are none, one has no caption, or the class of its pictures is not said."""
-    kept = kept_pictures(place)
+    kept, store = kept_pictures(place), Store(place.work)
     if not kept:
         raise UserError(f"there is no kept picture in {place.work}, so no tree is built; run `prep clean`, and see what it set aside and why")
     bare = []
     for picture in kept:
-        picture.caption = caption(picture.path) or picture.caption
+        picture.caption = caption(picture, store)
         if not picture.caption:
             bare.append(os.path.basename(picture.path))
     if bare:
@@ -99,15 +99,17 @@ def read_concept(place: Place, keyword: str, class_: str) -> Concept:
     return Concept(keyword, class_, kept, reg, read_parts(place))
 
 
-def caption(picture: str) -> str:
-    """Return the caption beside a picture as `read_caption` does, "" if there is none; a plain file is read by the short way."""
+def caption(picture: Kept, store: Store) -> str:
+    """Return the caption of a picture as its file has it, else as it is remembered, "" if it has none; a plain file is read the short way."""
     try:
-        data = _bytes(f"{os.path.splitext(picture)[0]}.txt")
+        data = _bytes(f"{os.path.splitext(picture.path)[0]}.txt")
         if data.isascii() and b"\r" not in data:
             return data.decode().strip()
     except OSError:
         pass
-    return read_caption(Path(picture)) or ""
+    text = read_caption(Path(picture.path))
+    item = None if text else store.get(picture.key)
+    return text or (item.caption if item else "")
 
 
 def kept_pictures(place: Place) -> list[Kept]:
@@ -179,7 +181,7 @@ def _sidecars(store: Store) -> Iterator[dict[str, Any]]:
 
 
 BLOCK = 8_192  # bytes that are read at once; few sidecars and hardly a caption have more
-NEEDED = {"key", "path", "source", "source_sha256", "notes", "crop", "emphasis", "measures", "retouched", "width", "height", "dropped", "caption"}
+NEEDED = {"key", "path", "source", "source_sha256", "notes", "crop", "emphasis", "measures", "retouched", "width", "height", "dropped"}
 
 
 def other_projects(place: Place, also: str) -> list[Place]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prep.options import UserError
 
+DAMAGE = (sqlite3.DatabaseError, zlib.error)  # what a damaged one raises
 WAIT = 60.0  # seconds for another process that is writing
 
 
@@ -29,7 +30,12 @@ def opened(path: Path, schema: str, remedy: str, create: bool = True, threads: b
     try:
         database.executescript(schema)
         yield database
-    except (sqlite3.DatabaseError, zlib.error) as error:
-        raise UserError(f"{path} cannot be used ({error}); delete it{remedy}") from None
+    except DAMAGE as error:
+        raise damaged(path, error, remedy) from None
     finally:
         database.close()
+
+
+def damaged(path: Path, error: Exception, remedy: str) -> UserError:
+    """Return the sentence for a database that cannot be used; it ends in `remedy`."""
+    return UserError(f"{path} cannot be used ({error}); delete it{remedy}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from prep.caption_states import BLANK, CaptionStates
 from prep.images import find_pictures, load, pixel_hash, save
 from prep.options import UserError, atomic_write
 
@@ -86,6 +87,10 @@ class Item:
         image = load(self.picture)
         return image.crop(self.crop) if self.crop else image
 
+    def caption_state(self) -> dict[str, Any]:
+        """Return what prep.caption_states keeps of the item: all that captions change."""
+        return {name: getattr(self, name) for name in BLANK}
+
     def see(self, image: Image.Image) -> None:
         """Note size and digest of the item's picture, which has just been decoded."""
         self.width, self.height = image.size
@@ -152,11 +157,19 @@ def _bytes(path: Path) -> bytes | None:
         return None
 
 
+_ELSEWHERE = set(BLANK)  # fields that are in no sidecar
+
+
 @dataclass(frozen=True)
 class Store:
-    """The sidecars of one picture folder: FOLDER/.atelier/items/KEY.json, paths in them relative to FOLDER."""
+    """The sidecars of one picture folder: FOLDER/.atelier/items/KEY.json, paths in them relative to FOLDER.
+
+    What captions change of an item is in a table instead, see prep.caption_states; a sidecar of an older version holds it too.
+    """
 
     folder: Path
+    # How many pictures `items` or `sources` found in their folder when they began, for who waits for all of them.
+    listed: int = field(default=0, init=False, repr=False, compare=False)
 
     @property
     def hidden(self) -> Path:
@@ -170,29 +183,31 @@ class Store:
     def _items(self) -> str:
         return os.path.join(self.hidden, "items")
 
+    @cached_property
+    def _states(self) -> CaptionStates:
+        return CaptionStates(self.hidden)
+
     def _sidecar(self, key: str) -> Path:
         return Path(self._items, f"{key}.json")
 
     def save(self, item: Item) -> None:
-        """Write the item's sidecar, only if it differs from what is there."""
+        """Write what is known of the item, only if it differs from what is there."""
+        self._states.put(item.key, item.caption_state())
         for path, text in self.unsaved([item]):
             atomic_write(path, text)
 
-    def unsaved(self, items: Iterable[Item], changed: Container[str] = ()) -> Iterator[tuple[Path, bytes]]:
-        """Yield path and text of each item's sidecar that differs from what is there, for who writes many at once.
-
-        The sidecars of the keys `changed` are not looked at: the caller knows that they differ.
-        """
+    def unsaved(self, items: Iterable[Item]) -> Iterator[tuple[Path, bytes]]:
+        """Yield path and text of each item's sidecar that differs from what is there, for who writes many at once."""
         for item in items:
             path, text = self._sidecar(item.key), self._text(item)
-            if item.key in changed or _bytes(path) != text:
+            if _bytes(path) != text:
                 yield path, text
 
     def _text(self, item: Item) -> bytes:
         """Write an item as its sidecar has it; pydantic's own writer takes a tenth of the time of Python's `json` with an indent."""
         row = object.__new__(_Row)
         vars(row).update(vars(item), path=self._relative(item.path), source=item.source and self._relative(item.source))
-        return _rows().dump_json(row, indent=1) + b"\n"
+        return _rows().dump_json(row, indent=1, exclude=_ELSEWHERE) + b"\n"
 
     def load(self) -> list[Item]:
         """Read all sidecars, sorted by key; raises UserError for one that was broken by hand."""
@@ -200,8 +215,9 @@ class Store:
 
     def stream(self) -> Iterator[Item]:
         """Read the sidecars one by one, as `load` does, without holding them all."""
-        for key in self.keys():
-            yield self._read(self._sidecar(key))
+        keys = self.keys()
+        for key, state in zip(keys, self._states.read(keys), strict=True):
+            yield self._item(self._sidecar(key), state)
 
     def get(self, key: str) -> Item | None:
         """Read one item's sidecar, if there is one."""
@@ -209,8 +225,9 @@ class Store:
         return self._read(path) if os.path.exists(path) else None  # not Path.exists: it raises on an over-long name
 
     def forget(self, key: str) -> None:
-        """Delete an item's sidecar."""
+        """Delete what is known of an item."""
         self._sidecar(key).unlink(missing_ok=True)
+        self._states.forget(key)
 
     def keys(self) -> list[str]:
         """List the keys that have a sidecar, sorted."""
@@ -219,6 +236,10 @@ class Store:
         return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
 
     def _read(self, path: Path) -> Item:
+        return self._item(path, self._states.get(path.name.removesuffix(".json")))
+
+    def _item(self, path: Path, state: Mapping[str, Any] | None) -> Item:
+        """Read a sidecar and add what the table says of its captions, if it has a row."""
         try:
             with open(path, "rb", buffering=0) as file:
                 item = _adapter().validate_json(file.read())
@@ -227,6 +248,8 @@ class Store:
             raise UserError(f"{path} is not a readable sidecar ({line}); mend it, or delete it to have it made anew") from None
         item.path = self._absolute(item.path)
         item.source = item.source and self._absolute(item.source)
+        for name, value in (state or {}).items():
+            setattr(item, name, value)
         return item
 
     def retouch(self, item: Item, image: Image.Image | None) -> None:
@@ -262,16 +285,18 @@ class Store:
 
     def items(self) -> Iterator[Item]:
         """Yield an item for every picture in the folder, and those set aside, with what their sidecars remember."""
-        pictures = [_plain(path) for path in find_pictures(self.folder)]
+        pictures = self._list(self.folder)
         keys, names = self.keys(), {picture.stem for picture in pictures}
         others = {key: _place(self._sidecar(key)) for key in keys if key not in names}  # most pictures have the sidecar of their name
         renamed = {path: key for key, (path, _) in others.items()}
         own = names.intersection(keys)
         places: dict[str, tuple[str, str]] | None = None
         taken: set[str] = set()
-        for picture in pictures:
+        likely = [renamed.get(picture.name, picture.stem) for picture in pictures]
+        for picture, guess, state in zip(pictures, likely, self._states.read(likely), strict=True):
             key = renamed.get(picture.name, picture.stem)
-            item = self._read(self._sidecar(key)) if key in own or key in others else None
+            state = state if key == guess else self._states.get(key)
+            item = self._item(self._sidecar(key), state) if key in own or key in others else None
             if (item is None or item.path != picture) and places is None:  # rare: only now is it worth looking at all of them
                 places = self._places()
                 renamed, taken = (
@@ -283,6 +308,12 @@ class Store:
             yield item if item and item.path == picture else Item(free_key(picture.stem, taken), picture)
         elsewhere = (key for key, (path, dropped) in (others if places is None else places).items() if dropped and os.path.dirname(path))
         yield from (item for item in map(self._read, map(self._sidecar, elsewhere)) if item.path.exists())
+
+    def _list(self, folder: Path, by_content: bool = False) -> list[Path]:
+        """List the pictures of a folder under their whole paths, and note how many there are."""
+        pictures = find_pictures(Path(os.path.abspath(folder)), by_content)
+        object.__setattr__(self, "listed", len(pictures))
+        return pictures
 
     def _places(self) -> dict[str, tuple[str, str]]:
         """Return where each sidecar says its picture is, and why that was set aside: key -> path and reason, read at a fifth of the time."""
@@ -296,7 +327,7 @@ class Store:
         """
         find = self._finder(lambda item: (None if item.parent else item.source, item.frame))
         taken = {_folded(key) for key in self.keys()}
-        pictures = [_plain(path) for path in find_pictures(raw, by_content=True)]
+        pictures = self._list(raw, by_content=True)
         later = ((path, frame) for path in pictures for frame in numbers(path) if frame > 1) if numbers else ()
         for path, frame in chain(((path, 1) for path in pictures), later):
             yield find(path, frame) or Item(free_key(_stem(path, frame), taken), path, source=path, frame=frame)

@@ -19,7 +19,7 @@ from prep.concepts import Kept, caption, kept_pictures
 from prep.drawing import Drawer, Generator, Job, picture_name, tidy_metadata
 from prep.edits import fold
 from prep.images import PictureError, find_pictures, load
-from prep.item import STORE
+from prep.item import STORE, Store
 from prep.options import PROJECT_FILE, UserError, atomic_write, load_object, option
 from prep.project import Command, Place
 from prep.run import track
@@ -148,13 +148,14 @@ class Regularize(Command):
         if not kept:
             return [Job(index, self.class_, self.seed + index, self.size or None) for index in todo]
         sizes = self._bucket_sizes(place, kept, drawer.load())
-        prompts = [self._without_keyword(picture) for picture in kept]
+        store = Store(place.work)
+        prompts = [self._without_keyword(picture, caption(picture, store)) for picture in kept]
         turns = [(index, index % len(kept)) for index in todo]
         return [Job(index, prompts[turn], self.seed + index, sizes[turn], kept[turn].key) for index, turn in turns]
 
-    def _without_keyword(self, picture: Kept) -> str:
+    def _without_keyword(self, picture: Kept, text: str) -> str:
         """Return a training caption with the class in the place of the keyword; raises UserError if another tag holds it too."""
-        tags = [tag for tag in parse(caption(picture.path) or picture.caption) if fold(tag) != fold(self.keyword)]
+        tags = [tag for tag in parse(text) if fold(tag) != fold(self.keyword)]
         wanted = parse(self.class_)
         prompt = join(tags if set(wanted) <= set(tags) else [*wanted, *tags])
         if self.keyword and holds(prompt, self.keyword):

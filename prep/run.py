@@ -116,7 +116,7 @@ def run_steps(place: Place, steps: Sequence[Step]) -> Report:
     items = load_object(SHARE)(chain([first], items), steps[0].part)
     title = steps[0].table() if len(steps) == 1 else f"{steps[0].table()} … {steps[-1].table()}"
     report = Report()
-    with bar(title, steps[0].expected(place)) as move:
+    with bar(title, store.listed) as move:
         # A picture counts half when it is read and half when it is through, so that the bar moves while `dedup` gathers them all.
         stream: Iterable[Item] = _moving(items, move, 0.5)
         for step in steps:

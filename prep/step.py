@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from prep.images import PictureError, find_pictures, load
+from prep.images import PictureError, load
 from prep.item import Item, Store
 from prep.options import UserError, load_object, option, settings_of
 from prep.project import Command, Place
@@ -110,10 +110,6 @@ class Step(Command):
                 item.drop("")
                 store.save(item)
             yield item
-
-    def expected(self, place: Place) -> int:
-        """Say how many pictures `read` will yield, or nearly: those of the folder, without those set aside elsewhere."""
-        return len(find_pictures(place.work))
 
     def nothing(self, place: Place) -> str:
         """Say in a sentence that there is nothing to read, and what to do."""

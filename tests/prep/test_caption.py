@@ -99,25 +99,19 @@ def test_diff_shows_and_writes_nothing(folder: Path) -> None:
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(("call", "after"), [("fsync", 0), ("replace", 0), ("replace", 1), ("replace", 2)])
-def test_a_run_killed_while_writing_does_not_take_its_own_text_for_a_persons(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, after: int
-) -> None:
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "prep.ledger.Ledger.close"])
+def test_a_run_killed_while_writing_does_not_take_its_own_text_for_a_persons(folder: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     assert prep("caption", folder).exit_code == 0
     (folder / "b.txt").write_text("a person's", encoding="utf-8")
     before = text(folder / "a.txt")
-    calls = []
 
     def dying(*arguments: object) -> None:
-        calls.append(arguments)
-        if len(calls) > after:
-            raise KeyboardInterrupt
-        real(*arguments)
+        raise KeyboardInterrupt
 
-    real = getattr(os, call)
-    monkeypatch.setattr(os, call, dying)
+    monkeypatch.setattr(call, dying)
     prep("caption", folder, "-t", 0.9)
     monkeypatch.undo()
+    assert (text(folder / "a.txt") == before) == (call != "prep.ledger.Ledger.close")
     assert prep("caption", folder, "-t", 0.45).exit_code == 0
     assert text(folder / "a.txt") == "1girl, red eyes\n" and not item(folder, "a").hand
     assert text(folder / "b.txt") == "a person's" and item(folder, "b").hand
@@ -126,26 +120,39 @@ def test_a_run_killed_while_writing_does_not_take_its_own_text_for_a_persons(
     assert text(folder / "a.txt") == before  # what it was before the first of the two
 
 
-def test_a_run_killed_while_it_appends_loses_no_word_of_a_person(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert prep("caption", folder).exit_code == 0
+@pytest.mark.parametrize("written", [False, True])
+def test_a_run_killed_while_it_appends_loses_no_word_of_a_person(folder: Path, monkeypatch: pytest.MonkeyPatch, written: bool) -> None:
     (folder / "b.txt").write_text("mine", encoding="utf-8")
+    assert prep("caption", folder, "--mode", "append").exit_code == 0
+    assert text(folder / "b.txt") == "mine, 1girl, red eyes, hat\n"
 
-    real, calls = os.replace, []
+    def dying(*arguments: object) -> None:
+        raise KeyboardInterrupt
 
-    def dying(*arguments: str) -> None:
-        calls.append(arguments)
-        if len(calls) > 1:  # the one caption is written, its sidecar is not
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    monkeypatch.setattr(os, "replace", dying)
-    prep("caption", folder, "--mode", "append")
-    monkeypatch.undo()
-    assert text(folder / "b.txt") == "mine, 1girl, red eyes, hat\n" and not item(folder, "b").hand
+    for threshold in (0.9, 0.45):  # killed again when it goes on
+        with monkeypatch.context() as patched:
+            patched.setattr("prep.ledger.Ledger.close" if written else "os.replace", dying)
+            prep("caption", folder, "--mode", "append", "-t", threshold)
+    assert text(folder / "b.txt") == ("mine, 1girl, red eyes\n" if written else "mine, 1girl, red eyes, hat\n")
     assert prep("caption", folder, "--mode", "append", "-t", 0.9).exit_code == 0
     assert text(folder / "b.txt") == "mine, 1girl\n" and item(folder, "b").hand
     assert prep("caption", folder).exit_code == 0
     assert text(folder / "b.txt") == "mine, 1girl\n" and item(folder, "b").hand
+
+
+def test_what_a_person_writes_after_a_kill_stays_whatever_is_killed_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    (folder / "b.txt").write_text("mine", encoding="utf-8")
+    for words in ("mine", "other words", "third words"):
+        (folder / "b.txt").write_text(words, encoding="utf-8")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", dying)
+            prep("caption", folder, "--mode", "append")
+        assert text(folder / "b.txt") == words
+    assert prep("caption", folder, "--mode", "append", "-t", 0.9).exit_code == 0
+    assert text(folder / "b.txt") == "third words, 1girl\n" and item(folder, "b").hand
 
 
 def test_a_caption_without_tags_is_an_empty_file_whatever_was_there(folder: Path) -> None:
