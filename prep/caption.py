@@ -41,7 +41,7 @@ class Caption(ParallelStep, Policy):
     A caption that was changed by hand stays; delete its file to have it compiled again.
     """
 
-    batch: ClassVar[int] = 128  # the disk is waited for once for each
+    batch: ClassVar[int] = 256  # the disk is waited for once for each
 
     tagger: str = option("", help="Whose scores to use: a tagger's name or folder (default: the one used last).")
     template: str = option("", help=f"How a caption is put together, of {', '.join(FIELDS)}; 'photo of {{keyword}}, {{caption}}'. Default: tags.")

@@ -63,8 +63,8 @@ Tags = list[str]
 
 def rename(tags: Tags, policy: Policy) -> Tags:
     """Put the proper name in place of an alias."""
-    rules = rules_of(policy.rules)
-    return list(dict.fromkeys(map(rules.proper, tags)))
+    aliases = rules_of(policy.rules).aliases
+    return list(dict.fromkeys([aliases.get(tag, tag) for tag in tags]))
 
 
 def drop_unwanted(tags: Tags, policy: Policy) -> Tags:
@@ -99,8 +99,8 @@ def drop_implied(tags: Tags, policy: Policy) -> Tags:
     """Leave out each tag that follows from another one present; whole tags are compared, never parts of words."""
     if not policy.prune:
         return tags
-    rules = rules_of(policy.rules)
-    implied = set().union(*map(rules.implied, tags))
+    implications = rules_of(policy.rules).implications
+    implied = set().union(*[implications[tag] for tag in tags if tag in implications])
     return [tag for tag in tags if tag not in implied]
 
 

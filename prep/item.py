@@ -140,7 +140,7 @@ def _glance() -> TypeAdapter[_Glance]:
     return TypeAdapter(_Glance)
 
 
-def _place(sidecar: Path) -> tuple[str, str]:
+def _place(sidecar: str) -> tuple[str, str]:
     try:
         with open(sidecar, "rb") as file:
             row = _glance().validate_json(file.read())
@@ -149,7 +149,7 @@ def _place(sidecar: Path) -> tuple[str, str]:
     return os.path.normpath(row.path), row.dropped
 
 
-def _bytes(path: Path) -> bytes | None:
+def _bytes(path: str) -> bytes | None:
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -187,8 +187,8 @@ class Store:
     def _states(self) -> CaptionStates:
         return CaptionStates(self.hidden)
 
-    def _sidecar(self, key: str) -> Path:
-        return Path(self._items, f"{key}.json")
+    def _sidecar(self, key: str) -> str:
+        return f"{self._items}{os.sep}{key}.json"
 
     def save(self, item: Item) -> None:
         """Write what is known of the item, only if it differs from what is there."""
@@ -201,7 +201,7 @@ class Store:
         for item in items:
             path, text = self._sidecar(item.key), self._text(item)
             if _bytes(path) != text:
-                yield path, text
+                yield Path(path), text
 
     def _text(self, item: Item) -> bytes:
         """Write an item as its sidecar has it; pydantic's own writer takes a tenth of the time of Python's `json` with an indent."""
@@ -217,16 +217,15 @@ class Store:
         """Read the sidecars one by one, as `load` does, without holding them all."""
         keys = self.keys()
         for key, state in zip(keys, self._states.read(keys), strict=True):
-            yield self._item(self._sidecar(key), state)
+            yield self._item(key, state)
 
     def get(self, key: str) -> Item | None:
         """Read one item's sidecar, if there is one."""
-        path = self._sidecar(key)
-        return self._read(path) if os.path.exists(path) else None  # not Path.exists: it raises on an over-long name
+        return self._read(key) if os.path.exists(self._sidecar(key)) else None  # not Path.exists: it raises on an over-long name
 
     def forget(self, key: str) -> None:
         """Delete what is known of an item."""
-        self._sidecar(key).unlink(missing_ok=True)
+        Path(self._sidecar(key)).unlink(missing_ok=True)
         self._states.forget(key)
 
     def keys(self) -> list[str]:
@@ -235,11 +234,12 @@ class Store:
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
 
-    def _read(self, path: Path) -> Item:
-        return self._item(path, self._states.get(path.name.removesuffix(".json")))
+    def _read(self, key: str) -> Item:
+        return self._item(key, self._states.get(key))
 
-    def _item(self, path: Path, state: Mapping[str, Any] | None) -> Item:
+    def _item(self, key: str, state: Mapping[str, Any] | None) -> Item:
         """Read a sidecar and add what the table says of its captions, if it has a row."""
+        path = self._sidecar(key)
         try:
             with open(path, "rb", buffering=0) as file:
                 item = _adapter().validate_json(file.read())
@@ -264,11 +264,8 @@ class Store:
 
     def wrote(self, picture: Path, caption: str) -> bool:
         """Tell whether the caption beside a picture of this folder is as a command wrote it, not a person's."""
-        sidecar = self._sidecar(picture.stem)
-        if not sidecar.exists():
-            return False
-        item = self._read(sidecar)
-        return not item.hand and item.written is not None and item.written.strip() == caption
+        item = self.get(picture.stem)
+        return item is not None and not item.hand and item.written is not None and item.written.strip() == caption
 
     def _relative(self, path: Path) -> str:
         """Return the path from the folder, with slashes on every system; from another Windows drive there is only the whole path."""
@@ -296,7 +293,7 @@ class Store:
         for picture, guess, state in zip(pictures, likely, self._states.read(likely), strict=True):
             key = renamed.get(picture.name, picture.stem)
             state = state if key == guess else self._states.get(key)
-            item = self._item(self._sidecar(key), state) if key in own or key in others else None
+            item = self._item(key, state) if key in own or key in others else None
             if (item is None or item.path != picture) and places is None:  # rare: only now is it worth looking at all of them
                 places = self._places()
                 renamed, taken = (
@@ -304,10 +301,10 @@ class Store:
                     {_folded(key) for key in places},
                 )
                 key = renamed.get(picture.name, picture.stem)
-                item = self._read(self._sidecar(key)) if places.get(key, ("", ""))[0] == picture.name else None
+                item = self._read(key) if places.get(key, ("", ""))[0] == picture.name else None
             yield item if item and item.path == picture else Item(free_key(picture.stem, taken), picture)
         elsewhere = (key for key, (path, dropped) in (others if places is None else places).items() if dropped and os.path.dirname(path))
-        yield from (item for item in map(self._read, map(self._sidecar, elsewhere)) if item.path.exists())
+        yield from (item for item in map(self._read, elsewhere) if item.path.exists())
 
     def _list(self, folder: Path, by_content: bool = False) -> list[Path]:
         """List the pictures of a folder under their whole paths, and note how many there are."""
@@ -338,8 +335,7 @@ class Store:
         renamed = {(path, frame): key for (path, frame), key in places if path and _stem(path, frame) != key}
 
         def find(path: Path, frame: int) -> Item | None:
-            sidecar = self._sidecar(renamed.get((path, frame), _stem(path, frame)))
-            item = self._read(sidecar) if os.path.exists(sidecar) else None  # not Path.exists: it raises on an over-long name
+            item = self.get(renamed.get((path, frame), _stem(path, frame)))
             return item if item and place(item) == (path, frame) else None
 
         return find
