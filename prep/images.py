@@ -151,10 +151,17 @@ def find_pictures(folder: Path, by_content: bool = False) -> list[Path]:
         return []
     with os.scandir(folder) as entries:  # measured: 20,000 names in a fifth of the time that paths asked one by one take
         seen = [entry for entry in entries if not entry.name.startswith(".") and not entry.name.endswith(MASK)]
-        names = {entry.name for entry in seen if os.path.splitext(entry.name)[1].lower() in READABLE and entry.is_file()}
+        names = {entry.name for entry in seen if os.path.splitext(entry.name)[1].lower() in READABLE and _is_file(entry)}
     if by_content:
         names.update(entry.name for entry in seen if entry.name not in names and is_source(folder / entry.name))
     return [folder / name for name in sorted(names)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 @contextmanager
