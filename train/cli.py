@@ -16,6 +16,8 @@ COMMANDS = {
     "run": "train.cli:run_command",
     "sweep": "train.sweep_command:sweep_command",
     "report": "train.report:report_command",
+    "import": "train.moving_in.command:import_command",
+    "preset": "train.moving_in.preset_command:preset_command",
     "control": "train.control:control_command",
     "info": "train.tools.info:info",
     "check": "train.tools.check:check",
