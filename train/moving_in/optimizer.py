@@ -22,14 +22,16 @@ OF_RATES = ("relative_step", "scale_parameter", "warmup_init")
 
 def turn_optimizer(arguments: dict[str, Any], moved: Moved) -> None:
     """Take the optimizer and its arguments out."""
+    asked = "optimizer_type" in arguments
     given = arguments.pop("optimizer_type", "")
-    name, words = _name(str(given or "")), ""
+    name = _name(str(given or ""))
     if name is None:
         moved.unsupported("optimizer_type", given, f"there is no such optimizer; adamw is set, and {', '.join(OPTIMIZERS)} are there")
-        name = "adamw"
-    elif not asks_for_nothing(given):
-        words = "" if name == str(given).lower() else "the nearest that there is" if str(given).lower() in NAMES else ""
-        moved.set("optimizer_type", given, {"optimizer": name}, words)
+    elif asks_for_nothing(given):
+        if asked:
+            moved.needless("optimizer_type", given, "adamw is taken where nothing is said, as there")
+    else:
+        moved.set("optimizer_type", given, {"optimizer": name}, "the nearest that there is" if str(given).lower() in NAMES else "")
     for flag, meant in (("use_8bit_adam", "adamw8bit"), ("use_lion_optimizer", "lion")):
         if flag in arguments:
             value = arguments.pop(flag)
