@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prep.captions import caption_path, read_caption
+from prep.captions import caption_path, read_caption, wordings
 from prep.digests import sha256_file
 from prep.images import PictureError, find_pictures, load
 from prep.item import free_key
@@ -24,7 +24,7 @@ def adopt(source: Path, folder: Path, keyword: str, thumbs: Thumbs) -> tuple[int
     found = find_pictures(source, by_content=True)
     if not found:
         raise UserError(f"there are no pictures in {source} to adopt; check the path")
-    leaking = [path.name for path in found if keyword and holds(read_caption(path) or "", keyword)]
+    leaking = [path.name for path in found if keyword and any(holds(line, keyword) for line in wordings(read_caption(path) or ""))]
     if leaking:
         raise UserError(f"the caption of {leaking[0]} in {source} holds the keyword {keyword!r}, which it would unteach; take it out of there")
     present = find_pictures(folder)

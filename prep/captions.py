@@ -45,6 +45,12 @@ def wordings(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def read_by_training(text: str, enable_wildcard: bool) -> list[str]:
+    """Return the captions of a file that are trained on: all of them with enable_wildcard, else the first."""
+    lines = wordings(text)
+    return lines if enable_wildcard else lines[:1]
+
+
 def join(tags: Iterable[str]) -> str:
     """Write tags as a caption; raises ValueError for a tag with a comma, which would read back as two."""
     tags = list(tags)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prep.captions import read_caption
+from prep.captions import read_by_training, read_caption
 from prep.clip_bpe import LENGTHS, count
 from prep.loaders import Reading, Size, picture_size, read_as_dreambooth, read_as_ours, read_as_sd_scripts
 from prep.options import PROJECT_FILE, UserError, load_object, option
@@ -41,13 +41,14 @@ class Check(Command):
 
     def main(self, place: Place) -> None:
         root = tree_of(place)
-        found = validate(root, self.keyword or str(read_manifest(root).get("keyword", "")))
         read, config = _folders(root), _config(place)
         own, faults = _adapted(root, read)
         folders = [one.folder for one in own]
+        wildcard = config.data.enable_wildcard or any(one.own.get("enable_wildcard") for one in own)
+        found = validate(root, self.keyword or str(read_manifest(root).get("keyword", "")), wildcard)
         found += [*faults, *other_repeats(read, folders)]
         errors = [finding for finding in found if finding.level == "error"]
-        found += list(_too_short(root, folders, config.model.max_token_length))
+        found += list(_too_short(root, folders, config.model.max_token_length, wildcard))
         bucket_of = _bucket_of(config, _resolution(place, config))
         readings = _readings(root, folders, config, bucket_of) if folders else {}
         if self.json:
@@ -189,9 +190,10 @@ def _tables(reading: Reading, bucket_of: Any, own: Iterable[Adapted]) -> dict[st
     return {"folders": shares, "buckets": buckets}
 
 
-def _too_short(root: Path, folders: Iterable[Folder], length: int) -> Iterator[Finding]:
+def _too_short(root: Path, folders: Iterable[Folder], length: int, wildcard: bool) -> Iterator[Finding]:
     """Warn if the configured max_token_length cuts captions that a longer one would hold."""
-    longest = max((count(text) for folder in folders for path in folder.pictures if (text := _text(path))), default=0)
+    texts = (_text(path) or "" for folder in folders for path in folder.pictures)
+    longest = max((count(line) for text in texts for line in read_by_training(text, wildcard)), default=0)
     need = next((size for size in LENGTHS if longest <= size), None)
     if need and need > length:
         yield Finding("warning", root, f"the longest caption has {longest} tokens and max_token_length is {length}; set it to {need} under [train]")

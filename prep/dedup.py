@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from prep.captions import join, parse, to_words
+from prep.captions import join, parse, to_words, wordings
 from prep.copies import Relation, View, relation, same_picture
 from prep.images import load
 from prep.item import Item, Store
@@ -191,14 +191,23 @@ class _Merged:
 
 
 def _merge(kept: str | None, copy: str | None) -> str | None:
-    """Return a caption with the tags that only the copy's has put behind; prose is left as it is."""
+    """Return a caption with the tags that only the copy's has put behind, in each line; lines of prose are left as they are and give none."""
     if not kept or not copy:
         return kept or copy
-    if any("\n" in text or any(len(tag.split()) > WORDS for tag in parse(text)) for text in (kept, copy)):
-        return kept
-    known = {to_words(tag).casefold() for tag in parse(kept)}
-    new = [tag for tag in dict.fromkeys(parse(copy)) if to_words(tag).casefold() not in known]
-    return join([*parse(kept), *new]) if new else kept
+    given = list(dict.fromkeys(tag for line in wordings(copy) if not _prose(line) for tag in parse(line)))
+    lines = [line if _prose(line) else _with_tags(line, given) for line in wordings(kept)]
+    return kept if lines == wordings(kept) else "\n".join(lines)
+
+
+def _prose(line: str) -> bool:
+    return any(len(tag.split()) > WORDS for tag in parse(line))
+
+
+def _with_tags(line: str, given: Sequence[str]) -> str:
+    """Put those of the tags behind a line's own that it lacks, however they are spelled."""
+    known = {to_words(tag).casefold() for tag in parse(line)}
+    new = [tag for tag in given if to_words(tag).casefold() not in known]
+    return join([*parse(line), *new]) if new else line
 
 
 def _read(path: Path) -> dict[str, Any]:

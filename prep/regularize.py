@@ -14,7 +14,7 @@ from typing import Any, Self
 import click
 
 from prep.adopt import adopt
-from prep.captions import join, parse
+from prep.captions import join, parse, read_by_training
 from prep.concepts import Kept, caption, kept_pictures
 from prep.drawing import Drawer, Generator, Job, picture_name, tidy_metadata
 from prep.edits import fold
@@ -149,9 +149,18 @@ class Regularize(Command):
             return [Job(index, self.class_, self.seed + index, self.size or None) for index in todo]
         sizes = self._bucket_sizes(place, kept, drawer.load())
         store = Store(place.work)
-        prompts = [self._without_keyword(picture, caption(picture, store)) for picture in kept]
-        turns = [(index, index % len(kept)) for index in todo]
-        return [Job(index, prompts[turn], self.seed + index, sizes[turn], kept[turn].key) for index, turn in turns]
+        wildcard = bool(place.settings.get("train", {}).get("enable_wildcard", False))
+        prompts = [self._prompts(picture, read_by_training(caption(picture, store), wildcard)) for picture in kept]
+        jobs = []
+        for index in todo:
+            around, turn = divmod(index, len(kept))
+            prompt = prompts[turn][around % len(prompts[turn])]
+            jobs.append(Job(index, prompt, self.seed + index, sizes[turn], kept[turn].key))
+        return jobs
+
+    def _prompts(self, picture: Kept, lines: list[str]) -> list[str]:
+        """Return what is drawn for a picture in turn, one for each of its captions that are trained on."""
+        return [self._without_keyword(picture, line) for line in lines or [""]]
 
     def _without_keyword(self, picture: Kept, text: str) -> str:
         """Return a training caption with the class in the place of the keyword; raises UserError if another tag holds it too."""

@@ -103,17 +103,18 @@ def why_unusable(root: Path) -> str:
     return f"{root} holds no img/N_concept folder with pictures, such as img/10_sks 1girl; `prep check` says what is amiss"
 
 
-def validate(root: Path, keyword: str = "") -> list[Finding]:
+def validate(root: Path, keyword: str = "", wildcard: bool = False) -> list[Finding]:
     """Say all that would go wrong in training on this tree, in the user's words; an empty list is a good tree.
 
-    A tree of several concepts says in its manifest which folder has which keyword; else `keyword` is meant everywhere.
+    A tree of several concepts says in its manifest which folder has which keyword; else `keyword` is meant everywhere. With `wildcard`
+    (enable_wildcard of the trainer) every line of a caption counts.
     """
     from prep.tree_rules import findings
 
     recover(root)
     known = read_manifest(root).get("keywords", {})
     several = isinstance(known, dict) and len(set(known.values())) > 1
-    return list(findings(root, keyword, known if several else {}))
+    return list(findings(root, keyword, known if several else {}, wildcard))
 
 
 def regularization_use(folders: Iterable[Folder]) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prep.captions import caption_path, parse, read_caption
+from prep.captions import caption_path, parse, read_by_training, read_caption, wordings
 from prep.clip_bpe import LENGTHS, count
 from prep.images import READABLE, PictureError, find_pictures, load
 from prep.options import UserError
@@ -32,37 +32,49 @@ class Finding:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption as read, and what it is judged against."""
+    """The captions of a picture that are trained on, and what they are judged against."""
 
-    text: str
-    keyword: str  # that it must hold
+    lines: list[str]
+    more: bool  # there are other lines, which nothing reads
+    keyword: str  # that each must hold
     strange: tuple[str, ...] = ()  # keywords that it must not hold: it is a class's
 
 
-# Level, does it apply, what to say. A caption that fails one row is not asked the rows below it that need text.
+    def lacks_keyword(self) -> bool:
+        return bool(self.keyword) and not all(holds(line, self.keyword) for line in self.lines)
+
+    def has_it_later(self) -> bool:
+        return bool(self.keyword) and any(holds(line, self.keyword) and fold(parse(line)[0]) != fold(self.keyword) for line in self.lines)
+
+
+# Level, does it apply, what to say.
 CAPTION_RULES: tuple[tuple[Literal["error", "warning"], Callable[[Caption], bool], str], ...] = (
-    ("error", lambda c: not c.text, "the caption is empty, which stops sd-scripts; write tags into it, or delete the picture"),
+    ("error", lambda c: not c.lines, "the caption is empty, which stops sd-scripts; write tags into it, or delete the picture"),
     (
         "error",
-        lambda c: bool(c.text and c.keyword) and not holds(c.text, c.keyword),
-        "the keyword is missing from the caption; run `prep keyword`, then `prep build`",
+        Caption.lacks_keyword,
+        "the keyword is missing from the caption or a line of it; run `prep keyword`, then `prep build`",
     ),
     (
         "warning",
-        lambda c: bool(c.keyword) and holds(c.text, c.keyword) and fold((parse(c.text) or [""])[0]) != fold(c.keyword),
+        Caption.has_it_later,
         "the keyword is not the first tag, so keep_tokens does not hold it in place; run `prep keyword`, then `prep build`",
     ),
     (
         "error",
-        lambda c: any(holds(c.text, keyword) for keyword in c.strange),
+        lambda c: any(holds(line, keyword) for line in c.lines for keyword in c.strange),
         "a regularization caption holds the keyword, which would unteach it; take it out of the caption",
     ),
     (
         "error",
-        lambda c: count(c.text) > LENGTHS[-1],
+        lambda c: max(map(count, c.lines), default=0) > LENGTHS[-1],
         f"the caption is longer than {LENGTHS[-1]} tokens and its end would be cut off; shorten it (`prep tokens` names the tags beyond)",
     ),
-    ("warning", lambda c: "\n" in c.text, "the caption has several lines, and sd-scripts reads the first alone; join them with commas"),
+    (
+        "warning",
+        lambda c: c.more,
+        "the caption has several lines, of which trainers read the first; with enable_wildcard = true under [train] they choose one each time",
+    ),
 )
 
 
@@ -76,8 +88,11 @@ def holds(text: str, keyword: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(fold(keyword))}(?!\w)", fold(text)) is not None
 
 
-def findings(root: Path, keyword: str, keywords: Mapping[str, str] | None = None) -> Iterator[Finding]:
-    """Yield all that is amiss in the tree under `root`; `keywords` says for folders such as "img/10_mira 1girl" which is theirs."""
+def findings(root: Path, keyword: str, keywords: Mapping[str, str] | None = None, wildcard: bool = False) -> Iterator[Finding]:
+    """Yield all that is amiss in the tree under `root`; `keywords` says for folders such as "img/10_mira 1girl" which is theirs.
+
+    With `wildcard` every line of a caption is trained on, not the first alone.
+    """
     if not (root / "img").is_dir():
         yield Finding("error", root, why_unusable(root))
         return
@@ -99,7 +114,7 @@ def findings(root: Path, keyword: str, keywords: Mapping[str, str] | None = None
                 yield from rule(folder, strange)
             for picture in folder.pictures:
                 yield from _picture(picture)
-                yield from _caption(picture, folder, own, strange)
+                yield from _caption(picture, folder, Judged(own, strange, wildcard))
     yield from _whole(root, folders)
 
 
@@ -169,7 +184,20 @@ def _picture(picture: Path) -> Iterator[Finding]:
         yield Finding("error", picture, f"the picture cannot be read ({error}); replace or delete it")
 
 
-def _caption(picture: Path, folder: Folder, keyword: str, strange: tuple[str, ...]) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Judged:
+    """What the captions of a folder are judged by."""
+
+    keyword: str
+    strange: tuple[str, ...]
+    wildcard: bool
+
+    def caption(self, text: str) -> Caption:
+        lines = read_by_training(text, self.wildcard)
+        return Caption(lines, len(wordings(text)) > len(lines), self.keyword, self.strange)
+
+
+def _caption(picture: Path, folder: Folder, judged: Judged) -> Iterator[Finding]:
     path = caption_path(picture)
     try:
         text = read_caption(picture)
@@ -182,8 +210,9 @@ def _caption(picture: Path, folder: Folder, keyword: str, strange: tuple[str, ..
     if path.exists() and path.read_bytes().startswith(codecs.BOM_UTF8):
         message = "the caption begins with a byte order mark, which sd-scripts takes for part of the first tag; save it as UTF-8 without BOM"
         yield Finding("warning", path, message)
+    caption = judged.caption(text)
     for level, applies, message in CAPTION_RULES:
-        if applies(Caption(text, keyword, strange)):
+        if applies(caption):
             yield Finding(level, path, message)
 
 

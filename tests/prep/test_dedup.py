@@ -227,3 +227,20 @@ def test_of_two_hundred_drawings_of_one_character_none_is_dropped(tmp_path: Path
     pictures = [image for image, _ in world.demo_pictures(200, 11)]
     images = {f"p{index}.png": ImageOps.mirror(image) if index % 2 else image for index, image in enumerate(pictures)}
     assert decide(tmp_path, images) == {}
+
+
+def test_a_caption_of_several_lines_gets_a_copys_tags_in_each_line_of_tags(tmp_path: Path) -> None:
+    prose = "a girl with long purple hair looks at the viewer and smiles"
+    (tmp_path / "raw").mkdir()
+    for name, scale, caption in (
+        ("a", 1.0, f"1girl, long_hair\n\n{prose}\n1girl, smile\n"),
+        ("b", 0.8, f"Long hair, hat\n{prose}, too\nsmile, solo"),
+        ("c", 0.6, "hat, bow"),
+    ):
+        resized(draw(), scale).save(tmp_path / "raw" / f"{name}.png")
+        (tmp_path / "raw" / f"{name}.txt").write_text(caption, encoding="utf-8")
+    expected = f"1girl, long_hair, hat, smile, solo, bow\n{prose}\n1girl, smile, Long hair, hat, solo, bow"
+    for near in (True, True, False):
+        run_steps(Place(tmp_path / "raw"), [Clean(out=str(tmp_path / "out"), min_side=100), Dedup(near=near)])
+        merged = Store(tmp_path / "out").load()[0].imported_caption
+        assert merged == (expected if near else f"1girl, long_hair\n\n{prose}\n1girl, smile")

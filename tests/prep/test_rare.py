@@ -62,7 +62,7 @@ def test_seeds_differ_and_too_many_gives_all() -> None:
 def test_words_of_the_captions_are_not_proposed(tmp_path: Path) -> None:
     used = {row.word for row in candidates()[:150]}
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_text(", ".join(word.upper() for word in used), encoding="utf-8")
+    (tmp_path / "a.txt").write_text("\n".join(word.upper() for word in used), encoding="utf-8")  # each line is a caption
     result = CliRunner().invoke(main, ["rare", "--json", "-n", "500", "--base", "nowhere/at-all", str(tmp_path)])
     rows = json.loads(result.stdout)
     assert len(rows) == len(candidates()) - 150 and not used & {row["word"] for row in rows}

@@ -431,6 +431,16 @@ def test_matched_pictures_have_the_size_at_which_their_picture_is_trained(tmp_pa
     assert [(row["matches"], row["seed"]) for row in lines(tmp_path / "reg")] == [(key, 1000 + n) for n, key in enumerate("abcabc")]
 
 
+@pytest.mark.parametrize(
+    ("wildcard", "expected"), [("true", ["1girl, smile", "1girl, hat", "1girl, waves", "1girl, hat"]), ("false", ["1girl, smile", "1girl, hat"] * 2)]
+)
+def test_matched_draws_each_wording_that_is_trained_on(tmp_path: Path, fake: Fake, wildcard: str, expected: list[str]) -> None:
+    matched_project(tmp_path, {"a": "mira, smile\nmira, waves", "b": "mira, hat"}, f"[train]\nenable_wildcard = {wildcard}\n")
+    result = CliRunner().invoke(main, ["regularize", str(tmp_path), "-n", "4", "--matched"])
+    assert result.exit_code == 0, result.output
+    assert [path.read_text("utf-8").strip() for path in sorted((tmp_path / "reg").glob("*.txt"))] == expected
+
+
 def test_matched_takes_the_run_s_resolution(tmp_path: Path, fake: Fake) -> None:
     matched_project(tmp_path, {"a": "mira, 1girl"}, "[train]\nresolution = 768\n")
     assert CliRunner().invoke(main, ["regularize", str(tmp_path), "-n", "1", "--matched"]).exit_code == 0

@@ -140,6 +140,30 @@ def test_each_fault_is_found_once(tree: Path, says: str) -> None:
     assert [finding.level for finding in validate(tree, KEY) if says in finding.message] == [level]
 
 
+LINES = {
+    "each line is judged": ("tk, 1girl\ntk, smile", "", ""),
+    "the keyword is missing from the caption or a line": ("tk, 1girl\nsmile", "", "error"),
+    "the keyword is not the first tag": ("tk, 1girl\nsmile, tk", "", "warning"),
+    "longer than 225": ("tk\ntk" + ", smile" * 120, "", "error"),
+    "the lengths of lines are not added up": ("\n".join(["tk" + ", smile" * 70] * 3), "", ""),
+    "a regularization caption holds the keyword": ("tk, 1girl", "1girl\n1girl, tk", "error"),
+    "a keyword across two lines is none": ("tk 2, 1girl", "smile, tk\n2 hats", ""),
+}
+
+
+@pytest.mark.parametrize("says", LINES)
+def test_with_enable_wildcard_each_line_is_judged_and_without_it_the_first(tree: Path, says: str) -> None:
+    text, of_class, level = LINES[says]
+    (tree / "img/2_tk 1girl/a.txt").write_text(text, encoding="utf-8")
+    (tree / "img/2_tk 1girl/b.txt").write_text(text, encoding="utf-8")
+    (tree / "reg/1_1girl/a.txt").write_text(of_class or "1girl", encoding="utf-8")
+    found = validate(tree, "tk 2" if "across" in says else KEY, wildcard=True)
+    assert {(finding.level, says in finding.message) for finding in found} == ({(level, True)} if level else set())
+    unread = validate(tree, "tk 2" if "across" in says else KEY)
+    assert {finding.level for finding in unread} == {"warning"} if "\n" in text + of_class else not unread
+    assert all("enable_wildcard" in finding.message for finding in unread)
+
+
 def test_stems_that_differ_in_case_share_a_caption(tree: Path) -> None:
     pair(tree / "img" / "2_tk 1girl" / "A.png")
     assert any("share one caption" in finding.message for finding in validate(tree, KEY))
