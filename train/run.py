@@ -85,7 +85,7 @@ def open_base(config: TrainConfig, processes: Processes) -> tuple[Runtime, Model
 
 def checked_tree(config: DataConfig) -> list[Folder]:
     """Read the tree; raises UserError with the first errors that the tree check finds."""
-    findings = validate(config.tree, config.keyword, config.data.enable_wildcard)
+    findings = validate(config.tree, config.keyword, config.enable_wildcard)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         more = f"; and {len(errors) - SHOWN} more, `prep check` lists them" if len(errors) > SHOWN else ""
