@@ -115,7 +115,7 @@ class Caption(ParallelStep, Policy):
                 now = current(item, old, ledger)
                 before = State.of(item, old)
                 if self._needs_scores(now) and scored is None:
-                    scored = Scored.open(store, self.tagger, stack)
+                    scored = Scored.open(store, self.tagger, stack, self.shard)
                 text = self._text(item, now, scored)
                 if text != old:
                     changes.append(Change(item, before, text))

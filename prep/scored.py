@@ -10,6 +10,7 @@ from prep.edits import Policy
 from prep.imports import any_kept, kept
 from prep.item import Item, Store
 from prep.options import UserError
+from prep.score_shards import files
 from prep.scores import FILE, Model, Scores, ScoreStore, picture_key, unpack
 from prep.taggers import LOCAL, TaggerRow, row_of
 
@@ -23,11 +24,11 @@ class Scored:
         self.row: TaggerRow = row_of(model.name) if model else LOCAL
 
     @classmethod
-    def open(cls, store: Store, tagger: str, stack: ExitStack) -> Scored:
-        """Open a folder's scores; raises UserError if there are none of that tagger, and no imported tags either."""
-        if not (store.hidden / FILE).exists() and any_kept(store.hidden):
+    def open(cls, store: Store, tagger: str, stack: ExitStack, shard: str = "") -> Scored:
+        """Open a folder's scores, as the task of a shard sees them; raises UserError if there are none of that tagger and no imported tags."""
+        if not (store.hidden / FILE).exists() and not files(store.hidden) and any_kept(store.hidden):
             return cls(store, None, None)
-        scores = stack.enter_context(ScoreStore.open(store.hidden, create=False))
+        scores = stack.enter_context(ScoreStore.open(store.hidden, create=False, shard=shard))
         model = scores.last_used(tagger)
         if model is None:
             raise UserError(f"{store.hidden} holds no scores of the tagger {tagger}; run `prep tag --tagger {tagger}` first")

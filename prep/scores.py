@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from prep.database import opened
 from prep.options import UserError
+from prep.score_shards import absorb, file_of, files, mark
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (
     id INTEGER PRIMARY KEY, name TEXT, identity TEXT, version INTEGER, labels TEXT, used INTEGER, UNIQUE (name, identity, version)
 );
+CREATE TABLE IF NOT EXISTS absorbed (shard TEXT PRIMARY KEY, state TEXT);
 CREATE TABLE IF NOT EXISTS scores (picture TEXT, model INTEGER, scores BLOB, PRIMARY KEY (picture, model)) WITHOUT ROWID;
 """
 
@@ -91,8 +93,9 @@ class Labels:
 class Model:
     """A tagger as the store knows it; `identity` says which weights, `version` which preprocessing."""
 
-    id: int
     name: str
+    identity: str
+    version: int
     labels: Labels
 
 
@@ -155,57 +158,93 @@ def _first_step(floor: float) -> int:
 class ScoreStore:
     """FOLDER/.atelier/scores.sqlite: one row of squeezed scores per picture and model; labels once per model.
 
-    sqlite's own journal makes every write whole or undone, also after SIGKILL. Several threads may share a store.
+    sqlite's own journal makes every write whole or undone, also after SIGKILL. Several threads may share a store. A task that has a share
+    of the pictures writes a file of its own and reads both, see prep.score_shards.
     """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database, self._lock = database, threading.RLock()
+    def __init__(self, database: sqlite3.Connection, base: ScoreStore | None = None) -> None:
+        self._database, self._base, self._lock = database, base, threading.RLock()
+        self._numbers: dict[tuple[str, str, int], int | None] = {}
 
     @classmethod
     @contextmanager
-    def open(cls, hidden: Path, create: bool = True) -> Iterator[ScoreStore]:
-        """Open the store in a folder's hidden folder; raises UserError if it is damaged, or missing and not to be made."""
-        path = hidden / FILE
-        if not create and not path.exists():
+    def open(cls, hidden: Path, create: bool = True, shard: str = "") -> Iterator[ScoreStore]:
+        """Open the store in a folder's hidden folder, or a shard of it; raises UserError if it is damaged, or missing and not to be made.
+
+        The store itself takes in all shards that are there.
+        """
+        base = hidden / FILE
+        path, others = (file_of(hidden, shard), []) if shard else (base, files(hidden))
+        if not create and not base.exists() and not path.exists() and not others:
             raise UserError(f"no picture in {hidden.parent} has been scored yet; run `prep tag` first")
+        with ExitStack() as stack:
+            below = stack.enter_context(cls._open(base)) if shard and base.exists() else None
+            store = stack.enter_context(cls._open(path, below)) if create or path.exists() or not below else below
+            if shard and create:
+                mark(store._database, complete=False)
+            absorb(store._database, others, store._register)
+            yield store
+
+    @classmethod
+    @contextmanager
+    def _open(cls, path: Path, base: ScoreStore | None = None) -> Iterator[ScoreStore]:
         with opened(path, _SCHEMA, " and `prep tag` will score the pictures again", threads=True) as database:
             _bring_up_to_date(database)
-            yield cls(database)
+            yield cls(database, base)
+
+    def complete(self) -> None:
+        """Note that the task of this shard has ended."""
+        with self._lock:
+            mark(self._database, complete=True)
 
     def register(self, name: str, identity: str, version: int, labels: Labels) -> Model:
         """Return the model of that name, weights and preprocessing, added if new, and note that it is the one used last."""
-        text = json.dumps([labels.names, labels.categories], ensure_ascii=False)
+        self._register(name, identity, version, json.dumps([labels.names, labels.categories], ensure_ascii=False))
+        return Model(name, identity, version, labels)
+
+    def _register(self, name: str, identity: str, version: int, text: str) -> int:
+        """Register a model whose labels are JSON, and return its number here."""
         with self._lock, self._database as db:
             newest = db.execute("SELECT name, identity, version, id, labels FROM models ORDER BY used DESC LIMIT 1").fetchone()
             if newest and newest[:3] == (name, identity, version) and newest[4] == text:
-                return Model(newest[3], name, labels)
+                return int(newest[3])
             db.execute(
                 "INSERT INTO models (name, identity, version, labels, used) VALUES (?, ?, ?, ?, (SELECT coalesce(max(used), 0) + 1 FROM models))"
                 " ON CONFLICT DO UPDATE SET labels = excluded.labels, used = excluded.used",
                 (name, identity, version, text),
             )
             row = db.execute("SELECT id FROM models WHERE (name, identity, version) = (?, ?, ?)", (name, identity, version)).fetchone()
-        return Model(row[0], name, labels)
+        return int(row[0])
+
+    def _number(self, model: Model) -> int | None:
+        """Return the number of a model here, None if it has none."""
+        key = (model.name, model.identity, model.version)
+        if self._numbers.get(key) is None:
+            row = self._database.execute("SELECT id FROM models WHERE (name, identity, version) = (?, ?, ?)", key).fetchone()
+            self._numbers[key] = row and row[0]
+        return self._numbers[key]
 
     def last_used(self, name: str = "") -> Model | None:
         """Return the model used last, of that name if one is given."""
-        query = "SELECT id, name, labels FROM models WHERE ? IN ('', name) ORDER BY used DESC LIMIT 1"
+        query = "SELECT name, identity, version, labels FROM models WHERE ? IN ('', name) ORDER BY used DESC LIMIT 1"
         with self._lock:
             row = self._database.execute(query, (name,)).fetchone()
         if row is None:
-            return None
-        return Model(row[0], row[1], _labels(row[2]))
+            return self._base.last_used(name) if self._base else None
+        return Model(row[0], row[1], row[2], _labels(row[3]))
 
     def has(self, picture: str, model: Model) -> bool:
         """Say whether the picture's scores are kept."""
         query = "SELECT 1 FROM scores WHERE picture = ? AND model = ?"
         with self._lock:
-            return self._database.execute(query, (picture, model.id)).fetchone() is not None
+            found = self._database.execute(query, (picture, self._number(model))).fetchone() is not None
+        return found or (self._base is not None and self._base.has(picture, model))
 
     def any(self, model: Model) -> bool:
         """Say whether scores of the model are kept for any picture."""
         with self._lock:
-            return self._database.execute("SELECT 1 FROM scores WHERE model = ? LIMIT 1", (model.id,)).fetchone() is not None
+            found = self._database.execute("SELECT 1 FROM scores WHERE model = ? LIMIT 1", (self._number(model),)).fetchone() is not None
+        return found or (self._base is not None and self._base.any(model))
 
     def put(self, model: Model, rows: Mapping[str, np.ndarray]) -> None:
         """Keep the scores of some pictures, each of shape (labels,), all or none; raises UnsoundScores if one is NaN or infinite."""
@@ -213,9 +252,10 @@ class ScoreStore:
 
         if broken := next((picture for picture, values in rows.items() if not np.isfinite(values).all()), None):
             raise UnsoundScores(f"{model.name} gives the picture {broken} a score that is no number, which cannot be kept; try another tagger")
-        data = [(picture, model.id, pack(values)) for picture, values in rows.items()]
+        data = [(picture, pack(values)) for picture, values in rows.items()]
         with self._lock, self._database as db:
-            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", data)
+            number = self._number(model)
+            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", [(picture, number, scores) for picture, scores in data])
 
     def get(self, picture: str, model: Model) -> np.ndarray | None:
         """Return the picture's scores, float32 of shape (labels,), or None if there are none."""
@@ -226,8 +266,11 @@ class ScoreStore:
         """Return the picture's scores as `pack` squeezed them, or None if there are none."""
         query = "SELECT scores FROM scores WHERE picture = ? AND model = ?"
         with self._lock:
-            row = self._database.execute(query, (picture, model.id)).fetchone()
-        return None if row is None else row[0]
+            row = self._database.execute(query, (picture, self._number(model))).fetchone()
+        if row is None:
+            return self._base.packed(picture, model) if self._base else None
+        data: bytes = row[0]
+        return data
 
 
 def _bring_up_to_date(database: sqlite3.Connection) -> None:

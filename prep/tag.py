@@ -99,7 +99,7 @@ class Tag(ParallelStep):
             return
         opened = self.opened(store)
         readers = self.readers or _cores()
-        with ScoreStore.open(store.hidden) as scores, ThreadPoolExecutor(readers) as pool:
+        with ScoreStore.open(store.hidden, shard=self.shard) as scores, ThreadPoolExecutor(readers) as pool:
             model = self._register(scores, opened)
             seen = ahead(((item, self._look(item, scores, model, opened.tagger, pool)) for item in items), self.batch_size + 2 * readers)
             try:
@@ -118,7 +118,7 @@ class Tag(ParallelStep):
     def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
         """Score one batch, here and now; executors use this."""
         opened = self.opened(store)
-        with ScoreStore.open(store.hidden) as scores:
+        with ScoreStore.open(store.hidden, shard=self.shard) as scores:
             model = self._register(scores, opened)
             todo = [item for item in batch if not _known(item, scores, model)]
             self._score([(item, _prepared(item, scores, model, opened.tagger)) for item in todo], scores, model, opened.tagger)
@@ -181,6 +181,9 @@ class Tag(ParallelStep):
                     item.drop(UNSCORED, f"{self.tagger} gives it scores that are not between 0 and 1")
 
     def finish(self, place: Place, store: Store) -> None:
+        if self.shard:
+            with ScoreStore.open(store.hidden, shard=self.shard) as scores:
+                scores.complete()
         provider = self.opened(store).tagger.provider
         if provider:
             click.echo(f"{self.tagger} ran on {provider.removesuffix('ExecutionProvider')}", err=True)

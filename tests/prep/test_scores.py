@@ -36,7 +36,7 @@ def test_weights_and_preprocessing_are_told_apart_and_the_last_used_is_known(tmp
         assert store.last_used() is None
         first = store.register("pocket", "w1", 1, LABELS)
         others = [store.register("pocket", "w2", 1, LABELS), store.register("pocket", "w1", 2, LABELS), store.register("wd", "w1", 1, LABELS)]
-        assert len({model.id for model in [first, *others]}) == 4
+        assert len({first, *others}) == 4
         assert store.last_used() == others[2] and store.last_used("pocket") == others[1] and store.last_used("none") is None
         assert store.register("pocket", "w1", 1, LABELS) == first == store.last_used()
 
@@ -136,7 +136,7 @@ def test_rows_of_an_older_store_are_read_and_rewritten(tmp_path: Path) -> None:
     with database:
         database.execute("PRAGMA user_version = 0")
         for picture, value in (("a", 0.25), ("b", 0.75)):
-            database.execute("INSERT INTO scores VALUES (?, ?, ?)", (picture, model.id, np.full(4, value, "<f2").tobytes()))
+            database.execute("INSERT INTO scores VALUES (?, ?, ?)", (picture, 1, np.full(4, value, "<f2").tobytes()))
     database.close()
     for _ in range(2):
         with ScoreStore.open(tmp_path, create=False) as store:
