@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +16,7 @@ from prep.caption import Caption
 from prep.images import PictureError, find_pictures, load
 from prep.item import Item, Store
 from prep.options import given_values, option, parameters
+from prep.prepared import CPU, Waiting, ahead, decoded, fresh, known, prepared, prepared_aside, scored, without
 from prep.project import Place
 from prep.scores import Model, ScoreStore, UnsoundScores, picture_key
 from prep.step import EXECUTORS, ParallelStep
@@ -29,20 +26,23 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-CPU = "CPUExecutionProvider"
 UNSCORED = "no_scores"  # the reason of a picture to which the tagger gives no sound ones; the next run tries again
 # Pictures scored between two writes on a CPU, where a pass takes one picture: few, so that decoding goes on while the model runs.
 AT_ONCE = 4
-# How far threads that decode step back behind the model on a CPU (nice of Linux, which counts for each thread). Measured on two cores,
-# ViT-B 448, 20 JPEGs of 12 megapixels, pace over the bare model's, two rounds, always in this order: 0.910 and 0.915 at 0, 0.926 and 0.932
-# at 5, 0.945 and 0.962 at 10. Not settled: 48 pictures at 10 gave 0.920 and 0.930, and there nothing was run at 0 to compare.
-STEP_BACK = 10
 
 
 class Opened(NamedTuple):
     """A tagger ready for one folder, and its place in the folder's scores."""
 
     located: Located
+    tagger: Tagger
+
+
+class Kept(NamedTuple):
+    """Where a tagger's scores are kept."""
+
+    scores: ScoreStore
+    model: Model
     tagger: Tagger
 
 
@@ -99,13 +99,15 @@ class Tag(ParallelStep):
             return
         opened = self.opened(store)
         readers = self.readers or _cores()
-        with ScoreStore.open(store.hidden, shard=self.shard) as scores, ThreadPoolExecutor(readers) as pool:
+        with ScoreStore.open(store.hidden, shard=self.shard) as scores, ThreadPoolExecutor(1) as runner, ThreadPoolExecutor(readers) as pool:
             model = self._register(scores, opened)
             seen = ahead(((item, self._look(item, scores, model, opened.tagger, pool)) for item in items), self.batch_size + 2 * readers)
+            running = ((group, runner.submit(_run, group, opened.tagger)) for group in self._groups(seen, opened.tagger))
             try:
-                for group in self._groups(seen, opened.tagger):
-                    yield from self._finished(group, scores, model, opened.tagger, store)
+                for group, result in ahead(running, 2):  # the model runs on one while the one before is written
+                    yield from self._finished(group, result, Kept(scores, model, opened.tagger), store)
             finally:
+                runner.shutdown(wait=False, cancel_futures=True)
                 pool.shutdown(cancel_futures=True)
 
     def todo(self, batch: list[Item]) -> list[Item]:
@@ -120,8 +122,9 @@ class Tag(ParallelStep):
         opened = self.opened(store)
         with ScoreStore.open(store.hidden, shard=self.shard) as scores:
             model = self._register(scores, opened)
-            todo = [item for item in batch if not _known(item, scores, model)]
-            self._score([(item, _prepared(item, scores, model, opened.tagger)) for item in todo], scores, model, opened.tagger)
+            todo = [item for item in batch if not known(item, scores, model)]
+            pictures = [(item, prepared(item, scores, model, opened.tagger)) for item in todo]
+            self._keep(pictures, lambda: scored(fresh(pictures), opened.tagger), Kept(scores, model, opened.tagger))
         return batch
 
     def _register(self, scores: ScoreStore, opened: Opened) -> Model:
@@ -129,13 +132,13 @@ class Tag(ParallelStep):
 
     def _look(self, item: Item, scores: ScoreStore, model: Model, tagger: Tagger, pool: ThreadPoolExecutor) -> Future[Any] | None:
         """Start to decode a picture that has to be; those set aside and those known pass by."""
-        if not self.todo([item]) or _known(item, scores, model):
+        if not self.todo([item]) or known(item, scores, model):
             return None
-        return pool.submit(_prepared_aside, item, scores, model, tagger)
+        return pool.submit(prepared_aside, item, scores, model, tagger)
 
-    def _groups(self, seen: Iterable[tuple[Item, Future[Any] | None]], tagger: Tagger) -> Iterator[list[tuple[Item, Future[Any] | None]]]:
+    def _groups(self, seen: Iterable[Waiting], tagger: Tagger) -> Iterator[list[Waiting]]:
         """Cut the stream so that each piece has one pass's worth of pictures to score, and none grows without end."""
-        group: list[tuple[Item, Future[Any] | None]] = []
+        group: list[Waiting] = []
         waiting = 0
         for item, future in seen:
             group.append((item, future))
@@ -147,36 +150,26 @@ class Tag(ParallelStep):
                 group, waiting = [], 0
         yield group
 
-    def _finished(
-        self, group: list[tuple[Item, Future[Any] | None]], scores: ScoreStore, model: Model, tagger: Tagger, store: Store
-    ) -> Iterator[Item]:
-        """Score a group and remember it; a picture that cannot be decoded is set aside."""
-        prepared = []
-        for item, future in group:
-            try:
-                if future is not None:
-                    prepared.append((item, future.result()))
-            except PictureError as error:
-                item.drop(error.reason, str(error))
-        self._score(prepared, scores, model, tagger)
+    def _finished(self, group: list[Waiting], result: Future[dict[str, np.ndarray]], kept: Kept, store: Store) -> Iterator[Item]:
+        """Keep a group's scores and remember it; a picture that cannot be decoded is set aside."""
+        self._keep(decoded(group), result.result, kept)
         for item, future in group:
             if future is not None:
                 self.remember(item, store)
             yield item
 
-    def _score(self, prepared: Sequence[tuple[Item, np.ndarray | None]], scores: ScoreStore, model: Model, tagger: Tagger) -> None:
-        """Score pictures that are prepared, equal ones once, and keep the scores; one that gets no sound ones is set aside.
+    def _keep(self, pictures: Sequence[tuple[Item, np.ndarray | None]], result: Callable[[], dict[str, np.ndarray]], kept: Kept) -> None:
+        """Keep the scores of pictures, which `result` returns; one that gets no sound ones is set aside.
 
         Raises UnsoundScores if the model has given none at all, to this folder's other pictures either.
         """
-        fresh = {picture_key(item.picture_digest, item.crop): pixels for item, pixels in prepared if pixels is not None}
         try:
-            _keep(fresh, scores, model, tagger)
+            kept.scores.put(kept.model, result())
         except UnsoundScores:
-            unsound = _without(fresh, scores, model, tagger)
-            if not scores.any(model):
+            unsound = without(fresh(pictures), *kept)
+            if not kept.scores.any(kept.model):
                 raise
-            for item, _ in prepared:
+            for item, _ in pictures:
                 if picture_key(item.picture_digest, item.crop) in unsound:
                     item.drop(UNSCORED, f"{self.tagger} gives it scores that are not between 0 and 1")
 
@@ -212,62 +205,9 @@ class Tag(ParallelStep):
         return command
 
 
-def ahead(stream: Iterator[Any], count: int) -> Iterator[Any]:
-    """Draw `count` of a stream before they are wanted, so that what drawing starts goes on meanwhile."""
-    drawn = deque(islice(stream, count))
-    while drawn:
-        yield drawn.popleft()
-        drawn.extend(islice(stream, 1))
-
-
-def _known(item: Item, scores: ScoreStore, model: Model) -> bool:
-    """Tell without decoding whether the picture as it now lies there has scores."""
-    return item.stamps.get("tag") == _state(item.picture) and scores.has(picture_key(item.picture_digest, item.crop), model)
-
-
-def _keep(fresh: Mapping[str, np.ndarray], scores: ScoreStore, model: Model, tagger: Tagger) -> None:
-    """Score pictures, key -> pixels, and keep the scores."""
-    if fresh:
-        scores.put(model, dict(zip(fresh, tagger.score(list(fresh.values())), strict=True)))
-
-
-def _without(fresh: Mapping[str, np.ndarray], scores: ScoreStore, model: Model, tagger: Tagger) -> set[str]:
-    """Score pictures one by one, keep the scores, and return the keys of those that get no sound ones."""
-    found = set()
-    for key, pixels in fresh.items():
-        try:
-            _keep({key: pixels}, scores, model, tagger)
-        except UnsoundScores:
-            found.add(key)
-    return found
-
-
-def _prepared(item: Item, scores: ScoreStore, model: Model, tagger: Tagger) -> np.ndarray | None:
-    """Decode a picture, note its digest, and return what the tagger takes, or None if its pixels have been scored before."""
-    state, image = _state(item.picture), load(item.picture)
-    item.see(image)
-    item.stamps["tag"] = state
-    if scores.has(picture_key(item.picture_digest, item.crop), model):
-        return None
-    return tagger.prepare(image.crop(item.crop) if item.crop else image)
-
-
-def _prepared_aside(item: Item, scores: ScoreStore, model: Model, tagger: Tagger) -> np.ndarray | None:
-    """Do as `_prepared` in a thread of the pool, which steps back once the model is loaded: its own threads inherit the rank of who loads it."""
-    if tagger.provider == CPU:
-        step_back()
-    return _prepared(item, scores, model, tagger)
-
-
-def step_back() -> None:
-    """Let this thread have only what the model's threads leave of the cores; where a thread has no priority of its own, nothing changes.
-
-    The model's threads wait for each other at every layer, and with equal rights they would also wait for decoders.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        if os.getpriority(os.PRIO_PROCESS, thread) < STEP_BACK:  # one that was started lower stays there: going up needs rights
-            os.setpriority(os.PRIO_PROCESS, thread, STEP_BACK)
+def _run(group: Sequence[Waiting], tagger: Tagger) -> dict[str, np.ndarray]:
+    """Have the model run on what of a group could be decoded."""
+    return scored(fresh(decoded(group)), tagger)
 
 
 def _readable(path: Path) -> Image.Image | None:
@@ -284,9 +224,3 @@ def _spread(paths: Sequence[Path], count: int) -> list[Path]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _state(path: Path) -> str:
-    """Return what changes when a file does, as far as can be told without reading it."""
-    stat = path.stat()
-    return f"{stat.st_size}-{stat.st_mtime_ns}"

@@ -18,8 +18,9 @@ from PIL import Image
 from prep.cli import main
 from prep.item import Store
 from prep.options import UserError
+from prep.prepared import STEP_BACK, ahead, step_back
 from prep.scores import ScoreStore
-from prep.tag import STEP_BACK, Tag, ahead, step_back
+from prep.tag import Tag
 from prep.taggers import TAGGERS
 from prep.taggers.onnx_tagger import OnnxTagger
 from prep.taggers.precision import multiplies_bytes
@@ -237,6 +238,28 @@ def test_the_stream_is_drawn_ahead_but_not_far() -> None:
     assert next(stream) == 0 and len(drawn) == 4
     assert next(stream) == 1 and len(drawn) == 5
     assert list(stream) == list(range(2, 50))
+
+
+def test_the_model_runs_on_while_scores_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(folder, 9)
+    calls, again = [], threading.Event()
+    score, put = OnnxTagger.score, ScoreStore.put
+
+    def scoring(self: OnnxTagger, pixels: list) -> np.ndarray:
+        calls.append(len(pixels))
+        if len(calls) > 1:
+            again.set()
+        return score(self, pixels)
+
+    def putting(self: ScoreStore, model: object, values: dict) -> None:
+        assert again.wait(20), "the model waits for the disk"
+        put(self, model, values)
+
+    monkeypatch.setattr(OnnxTagger, "score", scoring)
+    monkeypatch.setattr(ScoreStore, "put", putting)
+    result = tag(folder, "-b", 4)
+    assert result.exit_code == 0 and calls == [4, 4, 4], result.output
+    assert len(rows(folder)) == 13
 
 
 def test_int8_says_which_tags_flip_and_keeps_its_scores_apart(folder: Path) -> None:
