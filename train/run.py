@@ -19,6 +19,7 @@ from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run
 from train.learning import learning_arithmetic
 from train.log import StepLog, open_board, track
+from train.memory import checkpoint_gradients
 from train.milestones import judged, reach
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
@@ -110,6 +111,8 @@ def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: di
         runtime.place(model.unet, *(() if data.text else model.text_encoders))
     for encoder in model.text_encoders if data.text else ():
         encoder.to("cpu")  # captions that are encoded need none; samples are then encoded there
+    if config.output.gradient_checkpointing:
+        checkpoint_gradients(model, config.network.train_text_encoder)
     schedule = NoiseSchedule.from_config(model.scheduler_config, model.prediction_type)
     return Job(config, runtime, model, data, schedule, fingerprint, data.steps)
 
