@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,13 @@ from pipelines.executors import EXECUTORS, here
 from prep.clean import Clean
 from prep.item import Item, Store
 from prep.options import UserError, load_object, option
+from prep.project import Place
+from prep.run import run_steps
 from prep.step import ParallelStep
+from prep.tag import Tag
 
 ray = pytest.importorskip("ray")
+models = pytest.importorskip("tests.prep.taggers.models")  # they need onnx
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,6 +60,28 @@ class Fragile(ParallelStep):
             yield item
 
 
+@dataclass(frozen=True)
+class FragileTag(Tag):
+    """Score pictures; the first time that `victim` comes, its worker is killed, before or after it has kept the scores."""
+
+    victim: str = option("", help="The key at which a worker dies once.")
+    late: bool = option(False, help="Die when the scores are kept.")
+
+    @classmethod
+    def table(cls) -> str:
+        return Tag.table()
+
+    def apply(self, batch: list[Item], store: Store) -> Iterable[Item]:
+        died = store.folder.parent / "died"
+        dying = self.victim in [item.key for item in batch] and not died.exists()
+        if not dying or self.late:
+            super().apply(batch, store)
+        if dying:
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     for number in range(20):
@@ -87,3 +115,44 @@ def test_cleaning_on_the_cluster_equals_cleaning_here(store: Store, tmp_path: Pa
         assert len(list(execute(step, target.sources(store.folder), target, 2))) == 20
         contents.append({path.relative_to(target.folder): path.read_bytes() for path in target.folder.rglob("*") if path.is_file()})
     assert contents[0] == contents[1] and len(contents[0]) == 40
+
+
+def scored(folder: Path, step: Tag) -> dict[str, object]:
+    """Score a folder and its captions, and return all that is known of it afterwards, scores byte by byte."""
+    from prep.caption import Caption
+
+    run_steps(Place(folder), [step, Caption(tagger=step.tagger)])
+    hidden = folder / ".atelier"
+    found: dict[str, object] = {}
+    for name, query in (
+        ("scores.sqlite", "SELECT picture, model, scores FROM scores ORDER BY picture"),
+        ("scores.sqlite", "SELECT * FROM models"),
+        ("captions.sqlite", "SELECT key, state FROM captions ORDER BY key"),
+    ):
+        with sqlite3.connect(hidden / name) as database:
+            found[query] = database.execute(query).fetchall()
+        database.close()
+    files = [*folder.glob("*.txt"), *(hidden / "items").iterdir()]
+    return found | {path.name: path.read_bytes() for path in files}
+
+
+def test_scores_from_the_cluster_are_those_of_this_process_to_the_byte_also_when_workers_die(store: Store, tmp_path: Path) -> None:
+    tagger = str(models.make_tagger(tmp_path / "tagger"))
+    Image.new("RGB", (8, 8), "red").save(store.folder / "twin.png")  # its pixels are those of 000
+    (store.folder / "broken.png").write_bytes(b"\x89PNG")
+    steps = {
+        "here": Tag(tagger=tagger),
+        "ray": Tag(tagger=tagger, executor="ray", workers=2, batch_size=3),
+        "early": FragileTag(tagger=tagger, executor="ray", workers=2, batch_size=3, victim="007"),
+        "late": FragileTag(tagger=tagger, executor="ray", workers=2, batch_size=3, victim="007", late=True),
+    }
+    results = {}
+    for name, step in steps.items():
+        folder = tmp_path / "runs" / name / "pictures"
+        folder.mkdir(parents=True)
+        for picture in store.folder.glob("*.png"):
+            shutil.copy2(picture, folder)
+        results[name] = scored(folder, step)
+        assert (folder.parent / "died").exists() == isinstance(step, FragileTag)
+    assert all(result == results["here"] for result in results.values())
+    assert len(results["here"]) == 3 + 21 + 22  # tables, captions, sidecars
