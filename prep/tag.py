@@ -185,10 +185,14 @@ class Tag(ParallelStep):
         self.tag_and_caption(place, {})
 
     def tag_and_caption(self, place: Place, given: Mapping[str, Any]) -> None:
-        """Score the folder's pictures and compile their captions; `given` are settings of `prep caption`."""
+        """Score the folder's pictures and compile their captions; `given` are settings of `prep caption`.
+
+        A task that has a share of them scores only: captions take seconds, and what is known of all of them lies in one table.
+        """
         from prep.run import run_steps
 
-        run_steps(place, [self, Caption.configured(place, {**given, "tagger": self.tagger})])
+        captions = [] if self.shard else [Caption.configured(place, {**given, "tagger": self.tagger})]
+        run_steps(place, [self, *captions])
 
     @classmethod
     def command(cls, name: str) -> click.Command:

@@ -166,6 +166,7 @@ def test_one_by_one_in_batches_and_in_processes_give_the_same_store_to_the_byte(
         assert tag(folder, *arguments).exit_code == 0
         if "--shard" in arguments:
             assert tag(folder, "--shard", "2/2").exit_code == 0
+            assert not (folder / "raw/.atelier/captions.sqlite").exists()
             assert not (folder / "raw/.atelier/scores.sqlite").exists()
             assert tag(folder).exit_code == 0  # takes both in
         stores.append(rows(folder))
