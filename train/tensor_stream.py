@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # torch's type -> the name that the header has for it
-NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}
+NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
 ALIGNMENT = 8  # readers map the tensors into memory where they lie
 
 
@@ -31,6 +34,7 @@ class Entry:
     shape: tuple[int, ...]
     dtype: torch.dtype
     make: Callable[[], Tensor]
+    checked: bool = True  # False for what was not made here, and is written as it is
 
     @property
     def size(self) -> int:
@@ -44,7 +48,7 @@ class Entry:
         """Make the tensor as the file holds it; raises UserError if its type cannot hold it."""
         found = self.make().detach()
         tensor = found.to("cpu", self.dtype).contiguous()
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if self.checked and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             kind = str(self.dtype).rpartition(".")[2]
             raise UserError(f"{self.name} is not finite in {kind}, so nothing was saved; train at a lower learning rate, or save in bf16 or fp32")
         return tensor

@@ -13,7 +13,7 @@ from prep.options import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.families.sd import Model
+    from train.tools.base_layers import BaseLayers
 
 # A layer whose weights differ by no more than this, which is less than one step of fp16 at 0.01, is the base's own.
 SAME = 1e-6
@@ -21,49 +21,87 @@ SAME = 1e-6
 # Measured on 1280 x 1280, rank 32, one core: 0.03 s in place of 0.47 s; of a tuned model's kind of difference (rank 40 and noise) it keeps
 # the same norm to 1e-7, of pure noise 29.3 % where 30.2 % is the best.
 LARGE, EXTRA, ROUNDS = 512, 16, 4
+# Of the largest singular value, times the root of the longer side: what computing in float32 adds.
+OWN = 3e-7
 
 
 @click.command()
 @click.argument("base")
 @click.argument("tuned")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The LoRA file to write.")
-@click.option("--dim", "-d", type=click.IntRange(1), default=64, show_default=True, help="Rank of each layer.")
+@click.option("--dim", "-d", type=click.IntRange(1), default=64, show_default=True, help="Highest rank of a layer.")
 @click.option("--conv-dim", type=click.IntRange(0), default=0, show_default=True, help="Rank of the residual blocks' layers; 0 leaves them out.")
-@click.option("--precision", type=click.Choice(["fp16", "bf16", "fp32"]), default="fp16", show_default=True, help="Precision of the result.")
-def extract(base: str, tuned: str, output: Path, dim: int, conv_dim: int, precision: str) -> None:
-    """Write what TUNED has over BASE as a LoRA; both are base models of one family."""
-    from train.families import load_model
-    from train.tools.updates import save_derived
+@click.option("--precision", type=click.Choice(["fp16", "bf16", "fp32"]), help="Precision of the result, by default that of TUNED.")
+def extract(base: str, tuned: str, output: Path, dim: int, conv_dim: int, precision: str | None) -> None:
+    """Write what TUNED has over BASE as a LoRA; both are base models of one family, as files, folders or hub ids."""
+    from train.tools.base_layers import open_base
+    from train.tools.updates import precision_of, save_derived
 
-    first, second = load_model(base), load_model(tuned)
+    if output.exists():
+        raise UserError(f"{output} is there already; give another name, or delete it")
+    first, second = open_base(base), open_base(tuned)
     if first.family != second.family:
         raise UserError(f"{base} is {first.family.title} and {tuned} is {second.family.title}; give two models of one family")
     found, kept, whole = {}, 0.0, 0.0
-    for name, difference, rank in differences(first, second, dim, conv_dim):
-        found[name], part, total = low_rank(difference, rank)
+    for name, difference, rank, noise in differences(first, second, dim, conv_dim):
+        layer, part, total = low_rank(difference, rank, noise)
         kept, whole = kept + part, whole + total
+        if part:
+            found[name] = layer
     if not found:
-        raise UserError(f"{base} and {tuned} do not differ in any layer that a LoRA can hold; give two models that differ")
-    version = first.family.version(first.prediction_type == "v_prediction")
+        raise UserError(f"{base} and {tuned} do not differ in any layer that a LoRA can hold, or by rounding only; give two models that differ")
+    version = second.family.version(second.model.prediction_type == "v_prediction")
     metadata = {"ss_base_model_version": version, "ss_v2": str(version.startswith("sd_v2")), "ss_network_module": "networks.lora"}
-    save_derived(output, found, metadata, precision)
+    types = {name: second.weight(name) for name in list(found)[:1]}
+    save_derived(output, found, metadata, precision or precision_of(types))
     click.echo(f"{output}: {len(found)} layers that differ, {(kept / whole) ** 0.5:.1%} of the difference's norm")
 
 
-def differences(first: Model, second: Model, dim: int, conv_dim: int) -> Iterator[tuple[str, Tensor, int]]:
-    """Yield (name, difference, rank) of the layers that differ."""
-    from train.adapters.build import all_targets
+def differences(first: BaseLayers, second: BaseLayers, dim: int, conv_dim: int) -> Iterator[tuple[str, Tensor, int, float]]:
+    """Yield (name, difference in float32, rank, largest singular value that rounding alone may give) of the layers that differ."""
+    plain = {target.name for target in first.model.targets()}
+    for name, slot in first.slots.items():
+        rank = dim if name in plain else conv_dim
+        if not rank:
+            continue
+        old, new = first.weight(name), second.weight(name)
+        if old.shape != new.shape:
+            shapes = f"{tuple(old.shape)} in {first.path} and {tuple(new.shape)} in {second.path}"
+            raise UserError(f"the layer {slot.name} is {shapes}; give two models of one kind")
+        difference = (new.double() - old.double()).float()
+        if difference.abs().max() > SAME:
+            yield name, difference, rank, rounding_noise(new)
 
-    plain = {target.name for target in first.targets()}
-    for old, new in zip(all_targets(first), all_targets(second), strict=True):
-        rank = dim if old.name in plain else conv_dim
-        difference = new.module.weight.float() - old.module.weight.float()  # type: ignore[operator, union-attr]
-        if rank and difference.abs().max() > SAME:
-            yield old.name, difference, rank
+
+def rounding_noise(weight: Tensor) -> float:
+    """Bound the largest singular value of what rounding to the weight's type has added to it.
+
+    A value is off by a twelfth of its step squared, on the mean; the norm of a random matrix with such variances is at most about the
+    longest row plus the longest column (arxiv.org/abs/1408.6185).
+    """
+    import torch
+
+    matrix = weight.flatten(1)
+    exponents = torch.frexp(matrix.float())[1].double() - 1
+    steps = torch.ldexp(torch.tensor(torch.finfo(weight.dtype).eps).double(), exponents.clamp(min=_lowest(weight)))
+    variance = steps.square() / 12
+    return float(variance.sum(0).max().sqrt() + variance.sum(1).max().sqrt())
 
 
-def low_rank(difference: Tensor, rank: int) -> tuple[dict[str, Tensor], float, float]:
-    """Return the LoRA layer next to a difference (out, in[, k, k]), with the squared norms that it keeps and that there are."""
+def _lowest(weight: Tensor) -> float:
+    """Return the exponent under which the steps of a type get no smaller."""
+    import math
+
+    import torch
+
+    return math.log2(torch.finfo(weight.dtype).smallest_normal)
+
+
+def low_rank(difference: Tensor, rank: int, noise: float = 0.0) -> tuple[dict[str, Tensor], float, float]:
+    """Return the LoRA layer next to a difference (out, in[, k, k]), with the squared norms that it keeps and that there are.
+
+    Singular values up to `noise` are left out: they tell of rounding, not of the difference.
+    """
     import torch
 
     from train.tools.updates import ALPHA, DOWN, UP
@@ -77,6 +115,8 @@ def low_rank(difference: Tensor, rank: int) -> tuple[dict[str, Tensor], float, f
     else:
         u, values, vt = torch.linalg.svd(matrix, full_matrices=False)
         v = vt.T
+    own = OWN * max(matrix.shape) ** 0.5 * float(values[0])
+    rank = min(rank, int((values > max(noise, own)).sum()))
     root = values[:rank].sqrt()
     up = (u[:, :rank] * root).view(len(matrix), rank, *[1] * (difference.ndim - 2))
     layer = {UP: up, DOWN: (root[:, None] * v[:, :rank].T).reshape(rank, *difference.shape[1:]), ALPHA: torch.tensor(float(rank))}

@@ -106,6 +106,15 @@ def plain_layers(state: Mapping[str, Tensor], path: Path, work: str) -> dict[str
     return layers
 
 
+def precision_of(state: Mapping[str, Tensor]) -> str:
+    """Return the setting save_precision that a file's numbers have: of the kinds in it the widest, fp32 for what is none of them."""
+    from train.export import PRECISIONS
+
+    names = {getattr(torch, theirs): ours for ours, theirs in PRECISIONS.items()}
+    found = {names.get(tensor.dtype, "fp32") for key, tensor in state.items() if tensor.is_floating_point() and not key.endswith(".alpha")}
+    return found.pop() if len(found) == 1 else "fp32"
+
+
 def save_derived(path: Path, layers: Mapping[str, Tensors], metadata: Mapping[str, str], precision: str, layout: str = "kohya") -> None:
     """Write what a tool made; ranks and alphas in the metadata follow. Raises UserError if the file is there already."""
     from train.export import save_lora
