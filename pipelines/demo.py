@@ -84,7 +84,7 @@ def start_project(out: Path) -> None:
 def before_after(lora: Path, target: Path) -> Path:
     """Draw the same prompts and seeds without and with the LoRA: keyword prompts left, class prompts right."""
     from pipelines.judge import draw, prompts
-    from train.sample import grid
+    from train.sheet import grid
 
     plain = prompts(4)
     keyword = [f"{KEYWORD}, {prompt}" for prompt in plain]

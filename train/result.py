@@ -203,7 +203,8 @@ def check_saved(path: Path, weights: Mapping[str, Tensor], precision: str) -> No
 def draw_samples(job: Job, state: TrainState, path: Path) -> Path | None:
     """Draw each sample prompt, with a few seeds if it names none, into one sheet; None if the settings ask for none."""
     from prep.images import save as save_picture
-    from train.sample import Generator, grid
+    from train.sample import Generator
+    from train.sheet import grid
 
     config = job.config
     prompts = sample_prompts(config)

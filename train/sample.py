@@ -1,15 +1,13 @@
-"""Pictures drawn by a base model, with or without a LoRA attached, and the sheet on which they are compared."""
+"""Pictures drawn by a base model, with or without a LoRA attached."""
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from prep.clip_bpe import LENGTHS, count
@@ -21,9 +19,6 @@ from train.families.sd import Conditioning, Model
 SCHEDULER_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False}
 # Sampler -> diffusers' scheduler. Only such as draw no new noise on the way: a batch then equals single pictures.
 SAMPLERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler"}
-# The sheet, in pixels: pictures smaller than this are enlarged by a whole factor, so that a person can see them.
-CELL, MARGIN, FONT_SIZE, LABEL_WIDTH = 160, 8, 15, 200
-PAPER, INK = (255, 255, 255), (30, 30, 30)
 
 
 @dataclass(frozen=True)
@@ -127,36 +122,3 @@ def to_images(pixels: Tensor) -> list[Image.Image]:
     """Turn pixels (B, 3, H, W) in [0, 1] into RGB pictures."""
     values = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(value) for value in values]
-
-
-def grid(rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str] = (), column_labels: Sequence[str] = (), scale: int = 1) -> Image.Image:
-    """Lay pictures out in labelled rows on one sheet; small ones are enlarged by `scale`, or so far that they can be seen."""
-    font = ImageFont.load_default(FONT_SIZE)
-    factor = scale if scale > 1 else max(1, math.ceil(CELL / min(min(image.size) for row in rows for image in row)))
-    shown = [[image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC) for image in row] for row in rows]
-    width = max(image.width for row in shown for image in row) + MARGIN
-    heights = [max(image.height for image in row) + MARGIN for row in shown]
-    left = LABEL_WIDTH + MARGIN if row_labels else MARGIN
-    columns = [wrap(label, font, width - MARGIN) for label in column_labels]
-    top = max((text_height(text, font) for text in columns), default=0) + 2 * MARGIN
-    sheet = Image.new("RGB", (left + width * max(map(len, shown)), top + sum(heights)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for i, text in enumerate(columns):
-        draw.multiline_text((left + i * width, MARGIN), text, INK, font)
-    for i, label in enumerate(row_labels):
-        draw.multiline_text((MARGIN, top + sum(heights[:i])), wrap(label, font, LABEL_WIDTH - MARGIN), INK, font)
-    for i, row in enumerate(shown):
-        for j, image in enumerate(row):
-            sheet.paste(image, (left + j * width, top + sum(heights[:i])))
-    return sheet
-
-
-def wrap(text: str, font: Any, width: int) -> str:
-    """Break a label into lines of at most `width` pixels (by the font's mean letter)."""
-    letters = max(1, int(width / (font.getlength("abcdefghij mnop") / 15)))
-    return "\n".join(textwrap.wrap(text, letters))
-
-
-def text_height(text: str, font: Any) -> int:
-    """Return the height in pixels of a label."""
-    return math.ceil(ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font)[3])
