@@ -39,7 +39,6 @@ class Caption:
     keyword: str  # that each must hold
     strange: tuple[str, ...] = ()  # keywords that it must not hold: it is a class's
 
-
     def lacks_keyword(self) -> bool:
         return bool(self.keyword) and not all(holds(line, self.keyword) for line in self.lines)
 
