@@ -19,6 +19,8 @@ COMMANDS = {
     "import": "train.imports.command:import_command",
     "preset": "train.preset_command:preset_command",
     "control": "train.control:control_command",
+    "sample": "train.tools.sample:sample",
+    "grid": "train.tools.grid:grid",
     "info": "train.tools.info:info",
     "check": "train.tools.check:check",
     "merge": "train.tools.merge:merge",

@@ -94,7 +94,9 @@ def from_diffusers(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
             tensor = tensor.view(-1, 1) if tensor.ndim == 1 else tensor.transpose(0, 1).contiguous()
         state[f"{name}.{suffix}"] = tensor
         if suffix == "lora_down.weight":
-            state[f"{name}.alpha"] = torch.tensor(_alpha(facts, component, path, tensor.shape[0]))
+            alpha = torch.tensor(_alpha(facts, component, path, tensor.shape[0]))
+            # In kohya's layout an alpha is of its layer's type; one that this type does not hold exactly stays in float32.
+            state[f"{name}.alpha"] = alpha.to(tensor.dtype) if float(alpha.to(tensor.dtype)) == float(alpha) else alpha
     return state
 
 

@@ -50,19 +50,19 @@ def sample_prompts(config: TrainConfig) -> list[SamplePrompt]:
     plain = SamplePrompt("", output.sample_steps, output.guidance_scale)
     if not output.sample_steps:
         return []
-    return read_prompts(output.sample_prompts or ", ".join(filter(None, (config.data.keyword, config.data.class_))), plain)
+    asked = output.sample_prompts or ", ".join(filter(None, (config.data.keyword, config.data.class_)))
+    return read_prompts(asked, plain, "sample_prompts")
 
 
-def read_prompts(asked: str, plain: SamplePrompt) -> list[SamplePrompt]:
-    """Read prompts separated by | or a .txt file of them, drawn as `plain` is where a line of it says no other; raises UserError."""
-    if asked.endswith(".txt"):
-        path = Path(asked)
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"the prompts in {path} cannot be read ({error}); give a UTF-8 text file, or prompts separated by |") from None
-        return [parse_line(line, plain) for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return [replace(plain, prompt=prompt.strip()) for prompt in asked.split("|") if prompt.strip()]
+def read_prompts(asked: str, plain: SamplePrompt, name: str) -> list[SamplePrompt]:
+    """Read prompts separated by |, or the lines of a .txt file; raises UserError, with the setting's `name`, if it cannot be read."""
+    if not asked.endswith(".txt"):
+        return [replace(plain, prompt=prompt.strip()) for prompt in asked.split("|") if prompt.strip()]
+    try:
+        lines = Path(asked).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} {asked} cannot be read ({error}); give a UTF-8 text file, or prompts separated by |") from None
+    return [parse_line(line, plain) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def parse_line(line: str, plain: SamplePrompt) -> SamplePrompt:

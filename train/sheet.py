@@ -1,105 +1,126 @@
-"""The sheet on which pictures are compared: labelled rows and columns, drawn so that no label is cut or runs into another."""
+"""The sheet on which pictures are compared, side by side under their labels: as one picture, and as a page that holds everything itself."""
 
 from __future__ import annotations
 
-import bisect
-import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-# In pixels: pictures smaller than CELL are enlarged by a whole factor, so that a person can see them. Labels of rows are as wide as the
-# first of these widths in which the longest is no taller than its pictures.
-CELL, MARGIN, FONT_SIZE, LABEL_WIDTHS = 160, 8, 15, (200, 280, 380, 520)
+from prep.options import UserError, atomic_write
+from prep.report_page import FOOT
+from prep.report_page import STYLE as FRAME
+from train.report_images import uri
+
+# The sheet, in pixels: pictures smaller than this are enlarged by a whole factor, so that a person can see them.
+CELL, MARGIN, FONT_SIZE, LABEL_WIDTH = 160, 8, 15, 200
 PAPER, INK = (255, 255, 255), (30, 30, 30)
-BREAKS = "-_/.,=:"  # behind these a word that is too long is broken first
+# Longer side, quality and the characters that all pictures of a page may take: the first that fits is taken.
+SIZES, ROOM = ((768, 85), (512, 80), (320, 75), (192, 65)), 20_000_000
+
+STYLE = """
+.sheet{overflow:auto;max-height:92vh;border:1px solid var(--line);border-radius:8px}
+.sheet table{border:0;border-radius:0;overflow:visible}
+.sheet th{background:var(--card);white-space:pre-wrap;overflow-wrap:anywhere;vertical-align:top;font-size:.85rem}
+.sheet thead th{position:sticky;top:0;z-index:2}.sheet th:first-child{position:sticky;left:0;z-index:1;min-width:9rem;max-width:16rem}
+.sheet thead th:first-child{z-index:3}.sheet td{padding:3px}.sheet td img{width:auto;height:auto;min-width:160px;max-width:none;image-rendering:auto}
+"""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures by row and column, with a label for each."""
+
+    columns: Sequence[str]
+    rows: Sequence[str]
+    pictures: Sequence[Sequence[Image.Image]]  # row by row
+
+    def save(self, path: Path, title: str) -> list[Path]:
+        """Write PATH as a picture and, with the ending .html, as a page; returns both. Raises UserError if there is no room."""
+        from prep.images import save
+
+        page = path.with_suffix(".html")
+        try:
+            save(grid(self.pictures, self.rows, self.columns), path, texts={"Title": title})
+            atomic_write(page, self.page(title))
+        except OSError as error:
+            raise UserError(f"cannot write {path} ({error.strerror}); make room, or give another folder") from error
+        return [path, page]
+
+    def page(self, title: str) -> str:
+        """Return the page."""
+        uris: list[list[str]] = []
+        for side, quality in SIZES:
+            uris = [[uri(picture, side, quality) for picture in row] for row in self.pictures]
+            if sum(len(found) for row in uris for found in row) <= ROOM:
+                break
+        head = "".join(f'<th scope="col">{escape(label)}</th>' for label in self.columns)
+        body = "".join(
+            f'<tr><th scope="row">{escape(label)}</th>{"".join(map(_cell, found, [label] * len(found), self.columns))}</tr>'
+            for label, found in zip(self.rows, uris, strict=True)
+        )
+        return (
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+            f"<title>{escape(title)}</title><style>{FRAME}{STYLE}</style></head><body><main><h1>{escape(title)}</h1>"
+            f'<div class="sheet" tabindex="0"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>{FOOT}'
+        )
+
+
+def _cell(source: str, row: str, column: str) -> str:
+    words = escape(f"{column}; {row}".replace("\n", ", "))
+    return f'<td><img src="{source}" alt="{words}" title="{words}"></td>'
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str] = (), column_labels: Sequence[str] = (), scale: int = 1) -> Image.Image:
     """Lay pictures out in labelled rows on one sheet; small ones are enlarged by `scale`, or so far that they can be seen.
 
-    A label's own line breaks stay, and a row or the head is as tall as its label needs.
+    No label is cut: a row is at least as high as its label, and the head as the highest of the columns'.
     """
+    font = ImageFont.load_default(FONT_SIZE)
     factor = scale if scale > 1 else max(1, math.ceil(CELL / min(min(image.size) for row in rows for image in row)))
     shown = [[image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC) for image in row] for row in rows]
-    tallest = [max(image.height for image in row) for row in shown]
-    width = max(CELL if column_labels else 0, *(image.width for row in shown for image in row)) + MARGIN
-    labels, label_width = _row_labels(row_labels, tallest)
-    columns = [wrap(label, width - MARGIN) for label in column_labels]
-    left = label_width + 2 * MARGIN if labels else MARGIN
-    top = max(map(text_height, columns), default=0) + 2 * MARGIN
-    heights = [max(tall, text_height(label)) + MARGIN for tall, label in zip(tallest, labels or [""] * len(shown), strict=True)]
+    width = max(image.width for row in shown for image in row) + MARGIN
+    columns = [wrap(label, font, width - MARGIN) for label in column_labels]
+    labels = [wrap(label, font, LABEL_WIDTH - MARGIN) for label in row_labels] or [""] * len(shown)
+    heights = [max(*(image.height for image in row), text_height(text, font)) + MARGIN for row, text in zip(shown, labels, strict=True)]
+    left = LABEL_WIDTH + MARGIN if row_labels else MARGIN
+    top = max((text_height(text, font) for text in columns), default=0) + 2 * MARGIN
     sheet = Image.new("RGB", (left + width * max(map(len, shown)), top + sum(heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for j, text in enumerate(columns):
-        draw.multiline_text((left + j * width, MARGIN), text, INK, font())
-    for i, row in enumerate(shown):
-        y = top + sum(heights[:i])
-        draw.multiline_text((MARGIN, y), labels[i] if labels else "", INK, font())
+    for i, text in enumerate(columns):
+        draw.multiline_text((left + i * width, MARGIN), text, INK, font)
+    for i, (row, label) in enumerate(zip(shown, labels, strict=True)):
+        draw.multiline_text((MARGIN, top + sum(heights[:i])), label, INK, font)
         for j, image in enumerate(row):
-            sheet.paste(image, (left + j * width, y))
+            sheet.paste(image, (left + j * width, top + sum(heights[:i])))
     return sheet
 
 
-def _row_labels(labels: Sequence[str], tallest: Sequence[int]) -> tuple[list[str], int]:
-    """Break the labels of rows into lines; returns them and the width in pixels that they have."""
-    found: list[str] = []
-    for width in LABEL_WIDTHS:
-        found = [wrap(label, width) for label in labels]
-        if all(text_height(label) <= tall for label, tall in zip(found, tallest, strict=False)):
-            break
-    return found, width
+def wrap(text: str, font: Any, width: int) -> str:
+    """Break a label into lines of at most `width` pixels, between words and, where one is longer, within it; its own breaks stay."""
+    return "\n".join(line for own in text.split("\n") for line in _broken(own, font, width))
 
 
-def wrap(text: str, width: int) -> str:
-    """Break a label into lines of at most `width` pixels; what the font cannot draw is written as its code, such as \\u6587."""
-    return "\n".join(line for part in readable(text).split("\n") for line in _lines(part.split(), width))
-
-
-def _lines(words: Sequence[str], width: int) -> list[str]:
-    lines, left = [""], list(words)
-    while left:
-        word = left.pop(0)
-        longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if font().getlength(longer) <= width:
-            lines[-1] = longer
-        elif lines[-1]:
+def _broken(text: str, font: Any, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        together = f"{lines[-1]} {word}".strip()
+        if font.getlength(together) <= width:
+            lines[-1] = together
+            continue
+        if lines[-1]:
             lines.append("")
-            left.insert(0, word)
-        else:
-            cut = _cut(word, width)
-            lines[-1:] = [word[:cut], ""]
-            left.insert(0, word[cut:])
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
     return lines
 
 
-def _cut(word: str, width: int) -> int:
-    """Return how many letters of a word that is too long stand on this line, one at least."""
-    most = max(1, bisect.bisect_right(range(len(word)), width, key=lambda n: font().getlength(word[:n])) - 1)
-    sign = max((word.rfind(sign, 0, most) for sign in BREAKS), default=-1) + 1
-    return sign if sign > most // 2 else most
-
-
-def readable(text: str) -> str:
-    """Replace letters that the font has not, which would all look alike."""
-    return "".join(letter if letter == "\n" or _drawn(letter) else letter.encode("unicode_escape").decode() for letter in text.expandtabs(1))
-
-
-@functools.cache
-def _drawn(letter: str) -> bool:
-    missing = font().getmask("\uffff")
-    mask = font().getmask(letter)
-    same = (mask.size, bytes(mask)) == (missing.size, bytes(missing))
-    return letter == " " or (mask.size[0] > 0 and not same)
-
-
-@functools.cache
-def font() -> Any:
-    return ImageFont.load_default(FONT_SIZE)
-
-
-def text_height(text: str) -> int:
+def text_height(text: str, font: Any) -> int:
     """Return the height in pixels of a label."""
-    return math.ceil(ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font())[3]) if text else 0
+    return math.ceil(ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font)[3])

@@ -112,38 +112,24 @@ def sweep(settings: Sequence[Setting], strategy: str = "halving", at_once: int =
 
 
 def picture(entries: Sequence[Entry], model: Model, runtime: Runtime, path: Path) -> None:
-    """Draw the same prompts and seeds with the base and with each setting's LoRA, the best first; nothing if sample_steps is 0."""
-    from prep.images import save as save_picture
-    from train.adapters.build import all_targets
-    from train.adapters.network import Network
-    from train.export import read_lora
+    """Draw the same prompts and seeds with the base and with each setting's LoRA, the best first, and a page of it; nothing if sample_steps is 0."""
     from train.prompts import sample_prompts
-    from train.sample import Generator, grid
+    from train.sample import Generator
+    from train.tools.drawing import Weighted
+    from train.tools.grid import draw_sheet, with_seeds
 
     config = entries[0].setting.config
-    prompts = sample_prompts(config)[:PROMPTS]
+    side = config.data.resolution or model.resolution
+    prompts = [dataclasses.replace(p, width=p.width or side, height=p.height or side) for p in sample_prompts(config)[:PROMPTS]]
     if not prompts or config.network.full:
         return
     model.to(runtime.device)
-    generator, side = Generator(model, clip_skip=config.model.clip_skip), config.data.resolution or model.resolution
-
-    def row() -> list[Any]:
-        with runtime.autocast():
-            return list(
-                generator.draw(
-                    [prompt.prompt for prompt in prompts for _ in range(SEEDS)], [config.output.seed + n for _ in prompts for n in range(SEEDS)],
-                    steps=config.output.sample_steps, guidance_scale=config.output.guidance_scale, size=side,
-                )
-            )  # fmt: skip
-
-    rows, entries = [row()], [entry for entry in entries if entry.path.exists()]
-    for entry in entries:
-        network = Network.from_state(all_targets(model), read_lora(entry.path)[0]).to(runtime.device)
-        rows.append(row())
-        network.remove()
-    labels = ["base", *(f"{entry.setting.label}\n{entry.words}" for entry in entries)]
-    save_picture(grid(rows, labels, [prompt.prompt for prompt in prompts for _ in range(SEEDS)]), path)
-    print(f"{path} shows all settings")
+    shown = [(f"{entry.setting.label}\n{entry.words}", [Weighted(entry.path)]) for entry in entries if entry.path.exists()]
+    with runtime.autocast():
+        generator = Generator(model, clip_skip=config.model.clip_skip)
+        sheet = draw_sheet(generator, [("base", []), *shown], with_seeds(prompts, SEEDS, config.output.seed))
+    _, page = sheet.save(path, path.parent.name)
+    print(f"{path} and {page.name} show all settings")
 
 
 def write_table(entries: Sequence[Entry], path: Path) -> None:

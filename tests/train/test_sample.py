@@ -1,4 +1,4 @@
-"""Drawn pictures: the same as diffusers draws, alone or in a batch, with and without a saved LoRA."""
+"""Drawn pictures: the same as diffusers draws, alone or in a batch, with and without a saved LoRA; and the sheet."""
 
 import logging
 import warnings
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from prep.options import UserError
 from tests.train.adapters.bases import LoRANetwork
@@ -15,6 +16,7 @@ from train.export import read_lora, save_lora
 from train.families import load_model
 from train.families.sd import Model
 from train.sample import Generator, load_generator, token_length
+from train.sheet import grid
 
 PROMPTS = ["tok, 1girl, smile", "a photo of a cat"]
 
@@ -131,3 +133,16 @@ def test_clip_skip_changes_the_picture(model: Model) -> None:
 
 def test_generator_for_regularization_loads_a_base(tiny_base: Path) -> None:
     assert len(list(load_generator(str(tiny_base), clip_skip=2).draw(["a"], [1], steps=1))) == 1
+
+
+def test_sheet_shows_every_picture_large_enough_and_in_place() -> None:
+    colours = [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (255, 255, 0)]]
+    rows = [[Image.new("RGB", (64, 64), colour) for colour in row] for row in colours]
+    sheet = grid(rows, ["without the LoRA", "with the LoRA, a long label that has to be broken into lines"], ["seed 1", "seed 2"])
+    found = {colour: count for count, colour in sheet.getcolors(100000) or ()}
+    assert all(found[colour] == 192 * 192 for row in colours for colour in row)
+    bare = grid(rows)
+    assert bare.width < sheet.width and bare.height < sheet.height
+    assert grid(rows, scale=5).width > 2 * 5 * 64
+    large = Image.new("RGB", (512, 512), (255, 0, 0))
+    assert grid([[large]]).width < 540

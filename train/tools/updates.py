@@ -7,6 +7,7 @@ of R1 R2^T, where up = Q1 R1 and down^T = Q2 R2.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,38 @@ def _norm(up: Tensor, down: Tensor) -> float:
     return float(((left.T @ left) * (right @ right.T)).sum().clamp(min=0).sqrt())
 
 
-def resized(tensors: Tensors, dim: int, keep: float = 1.0) -> tuple[dict[str, Tensor], float]:
+@dataclass(frozen=True)
+class Limit:
+    """How far the singular values are kept, under the names of sd-scripts.
+
+    sv_fro keeps this share of the norm, sv_cumulative of the values' sum, sv_ratio those of at least the largest over this number.
+    """
+
+    rule: str = "sv_fro"
+    param: float = 1.0
+
+    def enough(self, values: Tensor) -> int:
+        """Return how many of the values, largest first, are enough."""
+        if self.rule == "sv_ratio":
+            return int((values >= values[0] / self.param).sum())
+        powers, param = (values, self.param) if self.rule == "sv_cumulative" else (values.square(), self.param**2)
+        return int((powers.cumsum(0) < param * powers.sum() * (1 - 1e-12)).sum()) + 1
+
+
+ALL = Limit()
+
+
+def resized(tensors: Tensors, dim: int, limit: Limit = ALL) -> tuple[dict[str, Tensor], float]:
     """Return the best approximation of rank `dim` or less, and the share of the norm it keeps; the scale alpha / rank stays.
 
-    `keep` lowers the rank further, to the least that keeps this share of the norm.
+    `limit` lowers the rank further. A layer that keeps its rank stays as it is.
     """
     up, down, scale = tensors[UP].double(), tensors[DOWN].double(), scale_of(tensors)
     (q1, r1), (q2, r2) = torch.linalg.qr(up.flatten(1)), torch.linalg.qr(down.flatten(1).T)
     u, values, vt = torch.linalg.svd(r1 @ r2.T)
-    rank = rank_for(values, dim, keep)
+    rank = rank_for(values, dim, limit)
+    if rank == len(tensors[DOWN]):
+        return {ALPHA: torch.tensor(scale * rank), **tensors}, 1.0
     root = values[:rank].sqrt()
     new = {
         UP: (q1 @ u[:, :rank] * root).float().view(len(up), rank, *up.shape[2:]),
@@ -72,19 +96,24 @@ def resized(tensors: Tensors, dim: int, keep: float = 1.0) -> tuple[dict[str, Te
     return new, kept_share(values, rank)
 
 
-def rank_for(values: Tensor, dim: int, keep: float) -> int:
-    """Return the rank that keeps the share `keep` of the norm, between 1 and `dim`."""
-    total = values.square().sum()
-    if not total:
-        return 1
-    enough = int((values.square().cumsum(0) < keep**2 * total * (1 - 1e-12)).sum()) + 1
-    return max(1, min(dim, enough, len(values)))
+def rank_for(values: Tensor, dim: int, limit: Limit = ALL) -> int:
+    """Return the rank that a limit asks for, between 1 and `dim`."""
+    return max(1, min(dim, limit.enough(values), len(values))) if values.any() else 1
 
 
 def kept_share(values: Tensor, rank: int) -> float:
     """Return the share of the norm that the first `rank` singular values hold."""
     total = float(values.square().sum())
     return (float(values[:rank].square().sum()) / total) ** 0.5 if total else 1.0
+
+
+def halves_of_loha(tensors: Tensors) -> dict[str, Tensor]:
+    """Return the plain LoRA, of rank r * r, whose update is a LoHa's: (A1 B1) * (A2 B2) by number has the columns' and rows' products."""
+    (a1, b1), (a2, b2) = ((tensors[f"hada_w{i}_a"].double(), tensors[f"hada_w{i}_b"].double()) for i in (1, 2))
+    up = torch.einsum("or,os->ors", a1, a2).flatten(1)
+    down = torch.einsum("ri,si->rsi", b1, b2).flatten(0, 1)
+    scale = (float(tensors.get(ALPHA, 0.0)) or len(b1)) / len(b1)
+    return {UP: up, DOWN: down, ALPHA: torch.tensor(scale * len(down))}
 
 
 def summed(layers: Sequence[tuple[Tensors, float]]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from train.families import load_model
 from train.families.sd import Model
 from train.tools.check import examine
 from train.tools.extract import low_rank
-from train.tools.updates import ALPHA, DOWN, UP, resized, rounding_error, scale_of, summed, update_norm
+from train.tools.updates import ALPHA, DOWN, UP, Limit, resized, rounding_error, scale_of, summed, update_norm
 
 TABLE = {name: f"train.tools.{name}:{name}" for name in ("check", "merge", "resize", "extract", "convert", "info")}
 
@@ -71,7 +71,7 @@ def test_a_resized_layer_is_the_best_of_its_rank(seed: int, dim: int, inner: tup
     assert scale_of(new) == pytest.approx(scale_of(old))
     norm = update_norm(old)
     assert norm == pytest.approx(float(wanted.norm()))
-    kept, share = resized(old, 8, keep=0.9)
+    kept, share = resized(old, 8, Limit("sv_fro", 0.9))
     assert share >= 0.9 and (len(kept[DOWN]) == 1 or resized(old, len(kept[DOWN]) - 1)[1] < 0.9)
 
 
@@ -108,9 +108,53 @@ def test_resize_says_what_stays(files: list[Path], tmp_path: Path) -> None:
     assert info["parts"]["UNet"]["dims"] == {"2": 1} and {h["verdict"] for h in info["hashes"].values()} == {"right"}
 
 
+@pytest.mark.parametrize(("rule", "param", "rank"), [("sv_ratio", 5.0, 3), ("sv_cumulative", 0.8, 2), ("sv_fro", 0.99, 3), ("sv_fro", 1.0, 4)])
+def test_the_rules_of_sd_scripts(rule: str, param: float, rank: int) -> None:
+    values = torch.tensor([10.0, 5.0, 2.0, 1.0], dtype=torch.float64)  # shares of the sum 0.56, 0.83, 0.94, 1; of the norm 0.88, 0.981, 0.996, 1
+    assert Limit(rule, param).enough(values) == rank
+
+
+def test_a_full_rank_resize_is_the_identity(files: list[Path], tmp_path: Path) -> None:
+    result = run("resize", files[0], "-o", tmp_path / "same.safetensors", "-d", 4)
+    assert result.exit_code == 0, result.output
+    old, new = load_file(files[0]), load_file(tmp_path / "same.safetensors")
+    assert old.keys() == new.keys() and all(torch.equal(old[key], new[key]) for key in old)
+
+
+def test_a_loha_is_resized_to_a_lora(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    halves = {f"hada_w{i}_{end}": torch.randn(*size, generator=draw) for i in (1, 2) for end, size in (("a", (12, 2)), ("b", (2, 9)))}
+    save_file({f"lora_unet_a.{suffix}": t for suffix, t in {**halves, "alpha": torch.tensor(1.0)}.items()}, tmp_path / "loha.safetensors")
+    result = run("resize", tmp_path / "loha.safetensors", "-o", tmp_path / "lora.safetensors", "-d", 4)
+    assert result.exit_code == 0, result.output
+    wanted = 0.5 * (halves["hada_w1_a"] @ halves["hada_w1_b"]) * (halves["hada_w2_a"] @ halves["hada_w2_b"])
+    assert torch.allclose(updates(tmp_path / "lora.safetensors")["lora_unet_a"], wanted.double(), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dora", [False, True])
+def test_kohya_to_peft_to_kohya_is_the_same_file(dtype: torch.dtype, dora: bool, tmp_path: Path) -> None:
+    names = {"lora_unet_mid_block_resnets_0_conv1": (8, 3, 3), "lora_unet_mid_block_attentions_0_proj_in": (8, 1, 1),
+             "lora_te_text_model_encoder_layers_0_mlp_fc1": (8,), "lora_te_text_model_encoder_layers_1_self_attn_q_proj": (8,)}  # fmt: skip
+    state = {}
+    for i, (name, inner) in enumerate(names.items()):
+        tensors = {**layer(i, 2 + i, inner=inner, alpha=1.0 + i), **({"dora_scale": torch.rand(10, *[1] * len(inner))} if dora else {})}
+        state |= {f"{name}.{suffix}": tensor.to(dtype) for suffix, tensor in tensors.items()}
+    start, there, back = (tmp_path / f"{name}.safetensors" for name in "abc")
+    save_file(state, start, {"ss_steps": "7", "mine": "kept"})
+    assert run("convert", start, "-o", there, "--format", "peft").exit_code == 0
+    result = run("convert", there, "-o", back)
+    assert result.exit_code == 0, result.output
+    found = load_file(back)
+    assert found.keys() == state.keys()
+    assert all(found[key].dtype == state[key].dtype and torch.equal(found[key], state[key]) for key in state)
+    metadata = read_lora(back)[1]
+    assert metadata["ss_steps"] == "7" and metadata["mine"] == "kept" and "lora_adapter_metadata" not in metadata
+
+
 def test_convert_there_and_back_is_the_same_file(files: list[Path], tmp_path: Path) -> None:
     there, back = tmp_path / "d.safetensors", tmp_path / "k.safetensors"
-    assert run("convert", files[0], "-o", there, "--format", "diffusers", "--precision", "fp32").exit_code == 0
+    assert run("convert", files[0], "-o", there, "--format", "diffusers").exit_code == 0
     assert any(key.endswith("lora_A.weight") for key in read_file(there)[0])
     info = json.loads(run("info", there, "--json").output)
     assert {h["verdict"] for h in info["hashes"].values()} == {"right"} and info["parts"]["UNet"]["layers"] == 1
@@ -132,11 +176,19 @@ def test_what_cannot_be_done_is_one_sentence(files: list[Path], tmp_path: Path) 
     save_lora(other, {f"lora_unet_mid_block_resnets_0_conv1.{suffix}": t for suffix, t in layer(3, out=12).items()}, {}, "fp32")
     loha = tmp_path / "loha.safetensors"
     save_file({f"lora_unet_a.hada_w{i}_{half}": torch.ones(2, 2) for i in (1, 2) for half in "ab"}, loha)
+    dora, lokr = tmp_path / "dora.safetensors", tmp_path / "lokr.safetensors"
+    save_file({f"lora_unet_a.{suffix}": t for suffix, t in {**layer(1), "dora_scale": torch.ones(10, 1)}.items()}, dora)
+    save_file({"lora_unet_a.lokr_w1": torch.ones(2, 2), "lora_unet_a.lokr_w2": torch.ones(2, 2)}, lokr)
     for args, words in (
         (("merge", files[0], other, "-o", tmp_path / "x"), "has another size in each file"),
         (("merge", *files, "-o", tmp_path / "x", "-s", "1"), "there are 2 files and 1 strengths"),
         (("merge", files[0], "-o", tmp_path / "x", "-s", "much"), "is no list of numbers"),
-        (("resize", loha, "-o", tmp_path / "x"), "is no plain LoRA"),
+        (("merge", loha, "-o", tmp_path / "x"), "is no plain LoRA"),
+        (("resize", dora, "-o", tmp_path / "x"), "whose lengths belong to the whole update"),
+        (("resize", lokr, "-o", tmp_path / "x"), "no rank of two plain halves"),
+        (("resize", files[0], "-o", tmp_path / "x", "--method", "sv_ratio"), "needs --param"),
+        (("resize", files[0], "-o", tmp_path / "x", "--method", "sv_fro", "--param", "2"), "needs --param"),
+        (("resize", files[0], "-o", tmp_path / "x", "--param", "2"), "is the number of a --method"),
         (("check", tmp_path / "nothing"), "there is no file"),
     ):
         result = run(*args)
@@ -164,6 +216,46 @@ def test_check_knows_the_layers_that_are_never_trained() -> None:
     state = {f"lora_te1_text_model_encoder_layers_{i}_mlp_fc1.{suffix}": t for i in (10, 11) for suffix, t in layer(i).items()}
     state[f"lora_te1_text_model_encoder_layers_11_mlp_fc1.{UP}"].zero_()
     assert found_in(state) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "clip_skip", "sound"),
+    [("lora_te_text_model_encoder_layers_11", "", True), ("lora_te_text_model_encoder_layers_22", "2", True),
+     ("lora_te_text_model_encoder_layers_10", "2", False), ("lora_te_text_model_encoder_layers_10", "3", True),
+     ("lora_te1_text_model_encoder_layers_10", "2", True), ("lora_te1_text_model_encoder_layers_10", "", False),
+     ("lora_te2_text_model_encoder_layers_31", "2", False), ("lora_unet_mid_block_attentions_0_proj_in", "", False)],
+)  # fmt: skip
+def test_layers_behind_clip_skip_are_no_fault(name: str, clip_skip: str, sound: bool) -> None:
+    state = {f"{full}.{suffix}": t for i, full in enumerate((f"{name}_mlp_fc1", "lora_unet_a")) for suffix, t in layer(i).items()}
+    state[f"{name}_mlp_fc1.{UP}"].zero_()
+    assert (examine(state, {"ss_clip_skip": clip_skip})["findings"] == []) == sound
+
+
+def test_check_counts_small_numbers_and_adds_up_blocks() -> None:
+    names = ("lora_unet_up_blocks_1_attentions_0_proj_in", "lora_unet_up_blocks_1_attentions_0_proj_out", "lora_unet_input_blocks_4_1_proj_in")
+    state = {f"{name}.{suffix}": t.half() for i, name in enumerate(names) for suffix, t in layer(i).items()}
+    facts = examine(state)
+    assert facts["subnormal_share"] == 0 and set(facts["blocks"]) == {"up_blocks_1", "input_blocks_4"}
+    first, second, third = (float(update({s: state[f"{name}.{s}"] for s in (UP, DOWN, ALPHA)}).norm()) for name in names)
+    assert facts["blocks"] == pytest.approx({"up_blocks_1": (first**2 + second**2) ** 0.5, "input_blocks_4": third})
+    tiny = {key: t * 1e-5 if UP in key else t for key, t in state.items()}
+    assert examine(tiny)["subnormal_share"] == pytest.approx(10 / 18, abs=0.03)
+    assert "too small for all digits" in found_in(tiny)
+
+
+def test_check_against_a_base(model: Model, tiny_base: Path, tmp_path: Path) -> None:
+    network = build_network(NetworkConfig(network_dim=2, conv_dim=2), model, torch.Generator().manual_seed(1))
+    network.remove()
+    state = shaken(network).state()
+    save_lora(tmp_path / "fits.safetensors", state, {}, "fp32")
+    assert "sound" in run("check", tmp_path / "fits.safetensors", "--base", tiny_base).output
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    wrong = {**state, f"{name}.{UP}": torch.ones(3, 2, 1, 1), **{f"lora_unet_other.{suffix}": t for suffix, t in layer(1).items()}}
+    save_lora(tmp_path / "wrong.safetensors", wrong, {}, "fp32")
+    result = run("check", tmp_path / "fits.safetensors", tmp_path / "wrong.safetensors", "--base", tiny_base, "--json")
+    fits, found = map(json.loads, result.stdout.splitlines())
+    assert result.exit_code == 1 and fits["findings"] == []
+    assert any("has no lora_unet_other" in said for _, said in found["findings"]) and any("another size" in said for _, said in found["findings"])
 
 
 def test_check_prints_a_verdict_and_fails_on_an_error(files: list[Path], tmp_path: Path) -> None:
