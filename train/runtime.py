@@ -89,13 +89,13 @@ class Runtime:
         return cls(device, precision, dtype, scaler, f"{several}{name}, {words} ({why})", processes)
 
     def place(self, *modules: nn.Module) -> None:
-        """Move frozen modules to the device; a GPU holds them in the compute type, which halves their memory."""
+        """Move frozen modules to the device in the compute type, so that autocast need not turn every weight anew in each step."""
         import torch
 
         for module in modules:
             module.requires_grad_(False).eval()
             # torch's own `to`: diffusers' one warns of the cast, which autocast makes harmless
-            torch.nn.Module.to(module, device=self.device, dtype=self.dtype if self.device.type == "cuda" else None)
+            torch.nn.Module.to(module, device=self.device, dtype=self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
         import torch

@@ -202,3 +202,12 @@ def test_a_signal_waits_while_held_and_stops_else(number: int) -> None:
             signal.raise_signal(number)
         assert stopped.value.exit_code == 128 + number
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_frozen_weights_lie_in_the_type_that_is_computed_in(precision: str, dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    Runtime.choose(precision).place(module)
+    weights = list(module.parameters())
+    assert {weight.dtype for weight in weights} == {dtype}
+    assert not module.training and not any(weight.requires_grad for weight in weights)

@@ -53,17 +53,26 @@ class LoRALayer(Layer):
 
     def update(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         """Return what the layer adds to the base's output for an input."""
-        if not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.down.dtype)  # under autocast torch picks the type itself
-        hidden = F.linear(x, self.down) if self.geometry is None else F.conv2d(x, self.down, **self.geometry)
-        if draw and self.dropouts:
-            hidden = draw.thin(hidden, self.dropouts, axis=-1 if self.geometry is None else 1)
-        return (F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)) * self.scale
+        hidden = self._hidden(x, draw) * self.scale  # here, where it has rank many values, and not where it has all outputs
+        return F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)
 
     def forward(self, x: Tensor, output: Tensor, multiplier: float, draw: Draw | None) -> Tensor:
         if draw and draw.skips(self.dropouts.module):
             return output
-        return output + multiplier * self.update(x, draw).to(output.dtype)
+        hidden, strength = self._hidden(x, draw), multiplier * self.scale
+        if self.geometry is None and (hidden.dtype == output.dtype or torch.is_autocast_enabled(x.device.type)):
+            # One operation for up, scale and sum: each that reads all outputs is felt.
+            summed = torch.addmm(output.flatten(0, -2), hidden.flatten(0, -2), self.up.t(), alpha=strength)
+            return summed.view(output.shape).to(output.dtype)
+        hidden = hidden * strength
+        return output + (F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)).to(output.dtype)
+
+    def _hidden(self, x: Tensor, draw: Draw | None) -> Tensor:
+        """Return what lies between down and up, with what the draw leaves of it."""
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.down.dtype)  # under autocast torch picks the type itself
+        hidden = F.linear(x, self.down) if self.geometry is None else F.conv2d(x, self.down, **self.geometry)
+        return draw.thin(hidden, self.dropouts, axis=-1 if self.geometry is None else 1) if draw and self.dropouts else hidden
 
     def tensors(self) -> dict[str, Tensor]:
         return {DOWN: self.down, UP: self.up, ALPHA: torch.tensor(self.alpha)}
