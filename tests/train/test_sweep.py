@@ -94,4 +94,6 @@ def test_the_picture_shows_the_base_and_every_setting(tiny_base: Path, tiny_tree
     settings = made(tiny_base, tiny_tree, "learning_rate=1e-3,1e-2", num_epochs=1, sample_steps=1)
     sweep(settings, "grid")
     sheet = Image.open(settings[0].config.output.output_dir / "sweep.png")
-    assert sheet.height >= 3 * 160 and sheet.width >= 2 * 160
+    assert sheet.width >= 3 * 160 and sheet.height >= 2 * 160
+    page = (settings[0].config.output.output_dir / "sweep.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 3 * 2 and "learning_rate = 0.01" in page

@@ -107,7 +107,7 @@ def changed(tensor: Tensor, slots: Sequence[Slot], loras: Sequence[Strong]) -> T
         view = slot.weight(total)
         for lora in loras:
             if slot.target.name in lora.layers:
-                view += lora.strength * update_of(slot, tensor, lora.layers[slot.target.name]).double()
+                view.add_(update_of(slot, tensor, lora.layers[slot.target.name]), alpha=lora.strength)  # computed in float64, with no copy
     return total
 
 
