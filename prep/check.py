@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -134,6 +134,18 @@ def _bucket_of(config: Any, side: int) -> Any:
     @cache
     def bucket(picture: Path) -> Size:
         found: Size = rule.fit(*picture_size(picture)).bucket
+        return found
+
+    return bucket
+
+
+def bucket_rule(place: Place) -> Callable[[int, int], Size]:
+    """Return the function from width and height to the bucket that the run will use."""
+    config = _config(place)
+    rule = load_object(BUCKET_RULE)(config.data, _Base(_resolution(place, config)))
+
+    def bucket(width: int, height: int) -> Size:
+        found: Size = rule.fit(width, height).bucket
         return found
 
     return bucket

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from PIL import Image, ImageColor
 
 from prep.captions import read_caption
+from prep.decisions import ASIDE
 from prep.detectors import HELP, detector, names_of
 from prep.images import Decoded, PictureError, decode, encode, frame_numbers, frames, load, pixel_hash
 from prep.item import Item, Store
@@ -75,7 +76,7 @@ class Clean(ParallelStep):
         for item in store.sources(raw, partial(frame_numbers, count=self.frames) if self.frames > 1 else None):
             if item.dropped in PASSING:
                 item.stamps.pop(self.table(), None)  # nothing else tells that it may be otherwise now
-            if item.dropped and self.stamp(item) != item.stamps.get(self.table()):
+            if item.dropped not in ("", ASIDE) and self.stamp(item) != item.stamps.get(self.table()):
                 item.drop("")
             yield item
         if store.listed:
@@ -122,6 +123,7 @@ class Clean(ParallelStep):
             self._trim(item, decoded)
         if fault := self._fault(item, decoded.image):
             item.drop(*fault)
+        if item.dropped:
             return
         self._write(item, decoded, store)
         keep_alpha(item, store, decoded.alpha)

@@ -28,6 +28,7 @@ COMMANDS = {
     "build": "prep.build:Build",
     "check": "prep.check:Check",
     "export": "prep.export:Export",
+    "review": "prep.review.command:Review",
     "run": "prep.run:Run",
     "demo": "pipelines.demo:demo",
 }

@@ -13,6 +13,7 @@ from PIL import Image
 
 from prep.captions import join, parse, to_words, wordings
 from prep.copies import Relation, View, relation, same_picture
+from prep.decisions import overruled
 from prep.images import load
 from prep.item import Item, Store
 from prep.options import atomic_write, option
@@ -72,7 +73,9 @@ class Dedup(Step):
             twin = first.setdefault(item.digest, item)
             near = [(found, other) for other in kept if (found := related.get((other.digest, item.digest)))] if twin is item else []
             sure = next(((found, other) for found, other in near if found.sure), None)
-            if twin is not item:
+            if overruled(item.stamps, DUPLICATE):
+                kept.append(item)
+            elif twin is not item:
                 item.drop(DUPLICATE, twin.detail if twin.dropped else f"of {twin.key}")  # names the one that is kept
                 copies.append((next((keeper for keeper, copy in copies if copy is twin), twin), item))
             elif sure:

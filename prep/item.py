@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prep.caption_states import BLANK, CaptionStates
+from prep.decisions import overruled
 from prep.images import find_pictures, load, pixel_hash, save
 from prep.options import UserError, atomic_write
 
@@ -100,8 +101,9 @@ class Item:
             self.digest = pixel_hash(image)
 
     def drop(self, reason: str, detail: str = "") -> None:
-        """Set the item aside; the file stays where it is."""
-        self.dropped, self.detail = reason, detail
+        """Set the item aside, or bring it back without a reason; the file stays where it is, and a person who keeps it has the last word."""
+        if not overruled(self.stamps, reason):
+            self.dropped, self.detail = reason, detail
 
 
 @lru_cache

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+UNTOUCHED = 128  # where nobody has painted
+
+
 def mask_path(item: Item) -> Path:
     """Return where the item's mask lies, if it has one."""
     return item.path.with_name(item.key + MASK)
@@ -30,6 +33,11 @@ def cutout_path(item: Item, store: Store) -> Path:
     return store.hidden / "cutout" / f"{item.key}.png"
 
 
+def painted_path(key: str, store: Store) -> Path:
+    """Return where a person's strokes on a picture's mask are kept (L): black is left out, white is learned, grey is as it was."""
+    return store.hidden / "painted" / f"{key}.png"
+
+
 def keep_alpha(item: Item, store: Store, alpha: Image.Image | None) -> None:
     """Keep the transparency (L, 255 = opaque) that a raw picture had, or none."""
     _put(alpha_path(item, store), alpha)
@@ -41,7 +49,10 @@ def keep_cutout(item: Item, store: Store, cutout: Image.Image | None) -> None:
 
 
 def update_mask(item: Item, store: Store) -> None:
-    """Write the item's mask anew from its transparency, its cut-out and the boxes in `item.masked`; there is none if all is learned."""
+    """Write the item's mask anew from its transparency, its cut-out, the boxes in `item.masked` and, on top, a person's strokes.
+
+    There is no mask if all is learned.
+    """
     mask = Image.new("L", (item.width, item.height), 255)
     for path in (alpha_path(item, store), cutout_path(item, store)):
         if path.exists():
@@ -51,6 +62,12 @@ def update_mask(item: Item, store: Store) -> None:
     draw = ImageDraw.Draw(mask)
     for box in item.masked:
         draw.rectangle((box.x0, box.y0, box.x1 - 1, box.y1 - 1), fill=0)  # the corner is inside, for Pillow
+    strokes = painted_path(item.key, store)
+    if strokes.exists():
+        with Image.open(strokes) as image:
+            painted = image.convert("L")
+        if painted.size == mask.size:
+            mask = Image.composite(painted, mask, painted.point(lambda level: 255 * (level != UNTOUCHED)))
     _put(mask_path(item), None if mask.getextrema()[0] == 255 else mask)
 
 

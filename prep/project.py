@@ -33,6 +33,7 @@ TABLES = (
     "build",
     "check",
     "export",
+    "review",
     "train",
 )
 

@@ -262,6 +262,11 @@ class ScoreStore:
         data = self.packed(picture, model)
         return None if data is None else unpack(data, len(model.labels.names))
 
+    def rows(self, model: Model) -> Iterator[tuple[str, bytes]]:
+        """Yield all of a model's pictures with their scores as `pack` squeezed them."""
+        with self._lock:
+            yield from self._database.execute("SELECT picture, scores FROM scores WHERE model = ?", (model.id,))
+
     def packed(self, picture: str, model: Model) -> bytes | None:
         """Return the picture's scores as `pack` squeezed them, or None if there are none."""
         query = "SELECT scores FROM scores WHERE picture = ? AND model = ?"
