@@ -21,6 +21,7 @@ COMMANDS = {
     "control": "train.control:control_command",
     "sample": "train.tools.sample:sample",
     "grid": "train.tools.grid:grid",
+    "watch": "train.watch:watch_command",
     "info": "train.tools.info:info",
     "check": "train.tools.check:check",
     "merge": "train.tools.merge:merge",

@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,13 @@ def header_of(path: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-    """Hash a whole file, as model sites and the web UIs do."""
+    """Hash a whole file, as model sites and the web UIs do; once, as long as it is not changed, since a live page asks often."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
