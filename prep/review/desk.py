@@ -66,7 +66,7 @@ class Desk:
             raise UserError(f"there is no order {sort!r}; choose one of {', '.join(SORTS)}")
         rows = list(self.library.rows.values())
         if not text:
-            return [row.key for row in (rows if sort == "name" else sorted(rows, key=SORTS[sort]))]
+            return [row.key for row in sorted(rows, key=SORTS[sort])]
         test = compiled(text, set().union(*(row.tags for row in rows)) if "*" in text else (), self.sieve)
         return [row.key for row in sorted(filter(test, rows), key=SORTS[sort])]
 

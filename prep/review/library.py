@@ -6,10 +6,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from sys import intern
 
-from prep.captions import parse, wordings
+from prep.captions import parse, read_caption, wordings
 from prep.clip_bpe import count
 from prep.item import Item, Store
 from prep.names import fold
@@ -18,6 +19,8 @@ from prep.project import Place
 from prep.review.journal import Edit, Journal
 from prep.review.snapshot import Snapshot, write
 from prep.scores import picture_key
+
+SCREEN = 60  # pictures of a first screen
 
 
 @dataclass(slots=True)
@@ -79,13 +82,15 @@ class Library:
         self._lock = threading.RLock()
 
     def load(self) -> None:
-        """Read all pictures; the rows grow while this runs."""
+        """Read all pictures, those of the first screen before all others; the rows grow while this runs."""
         self._mend()
         painted = {path.stem for path in (self.store.hidden / "painted").glob("*.png")}
-        for item in self.store.items():
-            state = Snapshot.of(item, self.store) if item.key in painted else Snapshot.made(item, _caption(item), b"")
-            with self._lock:
-                self.rows.setdefault(item.key, row_of(item, state))
+        first = (self.store.get(key) for key in self.store.keys()[:SCREEN])
+        for item in chain((item for item in first if item and item.path.exists()), self.store.items()):
+            if item.key not in self.rows:
+                state = Snapshot.of(item, self.store) if item.key in painted else Snapshot.made(item, _caption(item), b"")
+                with self._lock:
+                    self.rows.setdefault(item.key, row_of(item, state))
         self.loaded.set()
 
     def item(self, key: str) -> Item:
@@ -94,7 +99,7 @@ class Library:
         item = (self.store.get(key) or Item(row.key, self.store.folder / row.name)) if row else None
         if item is None or not item.path.exists():
             raise UserError(f"there is no picture {key} any more; load the page again")
-        if not item.width and item.path.exists():
+        if not item.width:
             self._measure(item)
         return item
 
@@ -192,8 +197,6 @@ class Library:
 
 
 def _caption(item: Item) -> str | None:
-    from prep.captions import read_caption
-
     try:
         return read_caption(item.path)
     except UserError:

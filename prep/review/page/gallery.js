@@ -55,6 +55,7 @@ export class Gallery {
     if (round !== this.round) return answer;
     const empty = this.at < 0;
     this.asked = new Set([0]);
+    for (const index of [...this.rows.keys()]) if (index >= answer.rows.length && index !== this.at) this.forget(index);
     this.take(answer);
     if (empty && this.total) this.choose(0, false);
     this.draw();
@@ -67,8 +68,13 @@ export class Gallery {
   }
 
   put(index, row) {
+    this.forget(index);
     this.rows.set(index, row);
     if (this.selected.has(row.key)) this.selected.set(row.key, row.version);
+  }
+
+  forget(index) {
+    this.rows.delete(index);
     this.cells.get(index)?.remove();
     this.cells.delete(index);
   }
@@ -76,7 +82,8 @@ export class Gallery {
   // Take rows that an edit has changed, wherever they stand.
   update(rows) {
     const fresh = new Map(rows.map((row) => [row.key, row]));
-    for (const [index, row] of this.rows) if (fresh.has(row.key)) this.put(index, fresh.get(row.key));
+    for (const [key, row] of fresh) if (this.selected.has(key)) this.selected.set(key, row.version);
+    for (const [index, row] of [...this.rows]) if (fresh.has(row.key)) this.put(index, fresh.get(row.key));
     this.draw();
   }
 
