@@ -84,7 +84,8 @@ export class CropTool {
 
   down(event) {
     const [x, y] = this.at(event);
-    const grip = hold(this.crop, x, y, NEAR / this.scale);
+    const [x0, y0, x1, y1] = this.crop;
+    const grip = hold(this.crop, x, y, Math.min(NEAR / this.scale, (x1 - x0) / 4, (y1 - y0) / 4));
     const fresh = grip === "" || (grip === "move" && this.isWhole());
     const point = [Math.min(this.one.width - 1, Math.max(0, Math.round(x))), Math.min(this.one.height - 1, Math.max(0, Math.round(y)))];
     this.start = fresh ? { x, y, crop: [...point, point[0] + 1, point[1] + 1], grip: "se", fresh } : { x, y, crop: [...this.crop], grip };
