@@ -106,6 +106,12 @@ def bring_back(state: Snapshot, item: Item, given: Given) -> Snapshot:
     return replace(state, kept=kept, cleaned="") if raw else replace(state, dropped="", detail="", kept=kept)
 
 
+def swap(state: Snapshot, item: Item, given: Given) -> Snapshot:
+    """Keep one of several copies, whose key is given, and set the others aside."""
+    kept = _text(given, "keep")
+    return bring_back(state, item, given) if item.key == kept else set_aside(state, item, {"why": f"of {kept}"})
+
+
 def crop(state: Snapshot, item: Item, given: Given) -> Snapshot:
     """Crop to x0, y0, x1, y1 in pixels; null is the whole picture."""
     place = given.get("crop")
@@ -154,6 +160,7 @@ EDITS: dict[str, Change] = {
     "regex": regex,
     "aside": set_aside,
     "back": bring_back,
+    "swap": swap,
     "crop": crop,
     "repeats": repeats,
     "mask": mask,

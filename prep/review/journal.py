@@ -57,6 +57,11 @@ class Journal:
         with self._database as db:
             db.execute("UPDATE edits SET busy = 0 WHERE id = ?", (edit.id,))
 
+    def forget(self, edit: Edit) -> None:
+        """Note that an edit has not been done."""
+        with self._database as db:
+            db.execute("DELETE FROM edits WHERE id = ?", (edit.id,))
+
     def last(self) -> Edit | None:
         """Return the edit that an undo takes back."""
         return self._one("undone = 0 ORDER BY id DESC")

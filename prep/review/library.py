@@ -122,9 +122,22 @@ class Library:
             states = {key: (before[key], state) for key, state in after if state != before[key]}
             if states:
                 edit = self.journal.begin(title, states)
-                self._write(states)
+                try:
+                    self._write(states)
+                except OSError:  # a full disk, a folder that may not be written to
+                    self._take_back(edit)
+                    raise
                 self.journal.settle(edit)
             return list(states)
+
+    def _take_back(self, edit: Edit) -> None:
+        """Have the disk as it was before an edit that failed; where that fails too, the next start finishes the edit."""
+        for key, (before, _) in edit.states.items():
+            item = self.item(key)
+            now = Snapshot.of(item, self.store)
+            if now != before:
+                write([(item, now, before)], self.store)
+        self.journal.forget(edit)
 
     def turn(self, back: bool) -> Turned:
         """Take the last edit back, or do again what was taken back; pictures that have changed since stay as they are."""

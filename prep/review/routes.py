@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -229,7 +230,9 @@ def _conflict(desk: Desk) -> Callable[[Request, Exception], Response]:
 
 
 def _unseen(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error) if isinstance(error, PictureError) else f"{error.__class__.__name__}: the file cannot be used"}, 404)
+    """Say that a picture, or a file that an edit writes, cannot be used; a path would tell of the machine, its name does not."""
+    told = f"{Path(str(error.filename)).name}: {error.strerror}; nothing was changed" if isinstance(error, OSError) and error.filename else str(error)
+    return JSONResponse({"error": told}, 404 if isinstance(error, PictureError | FileNotFoundError) else 500)
 
 
 def _versions(sent: dict[str, Any]) -> dict[str, str]:

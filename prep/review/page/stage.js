@@ -64,10 +64,8 @@ export class Stage {
 
   // Keep a copy in place of the picture that is kept now.
   async swap(copy) {
-    const rivals = this.one.copies.filter((other) => !other.dropped);
-    if ((await this.app.edit({ kind: "back" }, t("copy.swap"), { [copy.key]: copy.version })) !== true) return;
-    const versions = Object.fromEntries(rivals.map((other) => [other.key, other.version]));
-    if (rivals.length) await this.app.edit({ kind: "aside", why: `of ${copy.key}` }, t("copy.swap"), versions);
+    const both = this.one.copies.filter((other) => !other.dropped || other.key === copy.key);
+    await this.app.edit({ kind: "swap", keep: copy.key }, t("copy.swap"), Object.fromEntries(both.map((each) => [each.key, each.version])));
     await this.open(this.one);
   }
 

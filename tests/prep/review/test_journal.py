@@ -91,6 +91,23 @@ def test_what_was_written_after_a_kill_stays(page: Page, monkeypatch: pytest.Mon
         assert again.text("a") == "by vim since\n" and again.text("b") == "never acknowledged\n"
 
 
+def test_an_edit_for_which_there_is_no_room_is_taken_back_and_told(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def full(changes: list[tuple[object, Snapshot, Snapshot]], store: object) -> None:
+        calls.append(changes)
+        really_write(list(changes)[:1], store)  # type: ignore[arg-type]
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device", str(page.folder / "b.txt"))
+
+    page.edit("b", "add", tags="smile")
+    monkeypatch.setattr(library, "write", full)
+    answer = page.edit("ab", "caption", text="too much")
+    assert answer.status_code == 500 and "b.txt: No space left" in answer.json()["error"] and str(page.folder) not in answer.text
+    assert page.text("a") == "1girl, red eyes, hat\n" and page.text("b") == "1girl, long hair, red eyes, smile\n"
+    assert not page.item("a").hand and page.get("api/list")["undo"] == "add"
+
+
 def test_a_new_edit_forgets_what_was_undone(page: Page) -> None:
     page.edit("a", "caption", text="one")
     page.post("api/turn", way="undo")

@@ -146,6 +146,20 @@ def test_a_duplicate_that_is_brought_back_is_not_set_aside_again(page: Page) -> 
     assert page.item("a-copy").dropped == "" and page.item("a").dropped == ""
 
 
+def test_another_copy_is_kept_instead_and_one_undo_takes_it_back(page: Page) -> None:
+    (page.folder / "a-copy.png").write_bytes((page.folder / "a.png").read_bytes())
+    prep("dedup", page.folder)
+    with ExitStack() as stack:
+        again = Page(page.folder, stack)
+        versions = {copy["key"]: copy["version"] for copy in again.get("api/item", key="a")["copies"]}
+        again.post("api/edit", title="", versions=versions, edit={"kind": "swap", "keep": "a-copy"})
+        prep("dedup", page.folder)
+        assert again.item("a").dropped == ASIDE and again.item("a").detail == "of a-copy" and again.item("a-copy").dropped == ""
+        again.get("api/item", key="a")
+        again.post("api/turn", way="undo")
+        assert again.item("a").dropped == "" and again.item("a-copy").dropped == "duplicate"
+
+
 def test_a_crop_is_kept_by_the_commands_and_one_outside_is_refused(page: Page) -> None:
     assert page.edit("a", "crop", crop=[2, 3, 22, 15]).status_code == 200
     prep("crop", page.folder, "--mode", "square", "--detector", "none")
