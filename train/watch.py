@@ -94,7 +94,7 @@ class Watch:
             word = self.control.read_text(encoding="utf-8").strip()
         except (FileNotFoundError, UnicodeDecodeError):
             return ""
-        return word if word in WORDS else ""
+        return word if word in WORDS and word != "none" else ""
 
 
 def app(watch: Watch, token: str, port: int) -> Guard:

@@ -56,6 +56,7 @@ def test_the_run_is_asked_as_train_control_asks(watch: Watch, client: TestClient
     assert client.get("api/state").json()["asked"] == "stop"
     control = Control(watch.control)
     assert control.asked() == "stop" and control.stopping and client.get("api/state").json()["asked"] == ""
+    assert client.post("api/ask", params={"word": "none"}, content="{}").json() == {"asked": ""} and control.asked() == "none"
     assert client.post("api/ask", params={"word": "die"}, content="{}").status_code == 400
     assert client.get("api/ask", params={"word": "stop"}).status_code == 405
     assert client.post("api/ask", params={"word": "stop"}, content="{}", headers={"origin": "http://evil.example"}).status_code == 403
