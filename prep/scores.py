@@ -264,8 +264,10 @@ class ScoreStore:
 
     def rows(self, model: Model) -> Iterator[tuple[str, bytes]]:
         """Yield all of a model's pictures with their scores as `pack` squeezed them."""
+        if self._base:
+            yield from self._base.rows(model)
         with self._lock:
-            yield from self._database.execute("SELECT picture, scores FROM scores WHERE model = ?", (model.id,))
+            yield from self._database.execute("SELECT picture, scores FROM scores WHERE model = ?", (self._number(model),))
 
     def packed(self, picture: str, model: Model) -> bytes | None:
         """Return the picture's scores as `pack` squeezed them, or None if there are none."""
