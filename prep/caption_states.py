@@ -59,9 +59,9 @@ class CaptionStates:
         with self._connection(create=False) as database:
             return {} if database is None else texts(database, keys)
 
-    def put(self, key: str, state: Mapping[str, Any]) -> None:
-        """Keep what is known of a key, if it is not so already."""
-        if rows := different({key: state}, self.texts([key])):
+    def put(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what is known of some keys, all of it or none, where it is not so already."""
+        if rows := different(states, self.texts(list(states))):
             with self._connection(create=True) as database:
                 assert database is not None
                 with database:
@@ -69,7 +69,7 @@ class CaptionStates:
 
     def forget(self, key: str) -> None:
         """Delete the row of a key."""
-        self.put(key, BLANK)
+        self.put({key: BLANK})
 
     @contextmanager
     def _connection(self, create: bool) -> Iterator[sqlite3.Connection | None]:

@@ -194,9 +194,13 @@ class Store:
 
     def save(self, item: Item) -> None:
         """Write what is known of the item, only if it differs from what is there."""
-        self._states.put(item.key, item.caption_state())
+        self.note([item])
         for path, text in self.unsaved([item]):
             atomic_write(path, text)
+
+    def note(self, items: Iterable[Item]) -> None:
+        """Write what captions change of items, for who writes the sidecars of many at once."""
+        self._states.put({item.key: item.caption_state() for item in items})
 
     def unsaved(self, items: Iterable[Item]) -> Iterator[tuple[Path, bytes]]:
         """Yield path and text of each item's sidecar that differs from what is there, for who writes many at once."""

@@ -86,4 +86,5 @@ def write(changes: Iterable[tuple[Item, Snapshot, Snapshot]], store: Store) -> N
     for item, before, after in changes:
         if after.painted != before.painted:
             update_mask(item, store)
+    store.note(item for item, _, _ in changes)
     write_all(store.unsaved(item for item, _, _ in changes))

@@ -21,9 +21,9 @@ def state(**known: object) -> dict[str, object]:
 
 def test_a_state_comes_back_and_a_blank_one_takes_no_room(tmp_path: Path) -> None:
     states = CaptionStates(tmp_path)
-    states.put("a", state())
+    states.put({"a": state()})
     assert states.get("a") is None and not (tmp_path / FILE).exists()
-    states.put("a", state(tags=["1girl", "^_^"], written="é, ö", hand=True))
+    states.put({"a": state(tags=["1girl", "^_^"], written="é, ö", hand=True)})
     assert CaptionStates(tmp_path).get("a") == state(tags=["1girl", "^_^"], written="é, ö", hand=True)
     states.forget("a")
     assert CaptionStates(tmp_path).get("a") is None
@@ -32,7 +32,7 @@ def test_a_state_comes_back_and_a_blank_one_takes_no_room(tmp_path: Path) -> Non
 def test_many_are_read_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
     states, count = CaptionStates(tmp_path), TOGETHER + 3
     for number in range(0, count, 100):
-        states.put(str(number), state(keyword=str(number)))
+        states.put({str(number): state(keyword=str(number))})
     keys = [str(number) for number in reversed(range(count))]
     found = [row and row["keyword"] for row in states.read(keys)]
     assert found == [key if int(key) % 100 == 0 else None for key in keys]
@@ -40,18 +40,18 @@ def test_many_are_read_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
 
 def test_what_is_unchanged_is_not_written(tmp_path: Path) -> None:
     states = CaptionStates(tmp_path)
-    states.put("a", state(keyword="mira"))
+    states.put({"a": state(keyword="mira")})
     with states._connection(create=False) as database:
         assert database is not None
         before = database.total_changes
-        states.put("a", state(keyword="mira"))
+        states.put({"a": state(keyword="mira")})
         assert database.total_changes == before
 
 
 def test_threads_and_pickled_copies_share_a_table(tmp_path: Path) -> None:
     states = CaptionStates(tmp_path)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: states.put(str(number), state(keyword=str(number))), range(20)))
+        list(pool.map(lambda number: states.put({str(number): state(keyword=str(number))}), range(20)))
     copy = pickle.loads(pickle.dumps(states))
     assert [row and row["keyword"] for row in copy.read(map(str, range(20)))] == list(map(str, range(20)))
 
