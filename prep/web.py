@@ -108,9 +108,7 @@ def assets(package: str, folder: str) -> list[Route]:
 
     def route(name: str, data: bytes) -> Route:
         kind = KINDS["." + name.rpartition(".")[2]]
-        return Route(
-            "/" if name == "index.html" else f"/{name}", lambda _: Response(data, media_type=kind, headers={"cache-control": "no-cache"})
-        )
+        return Route("/" if name == "index.html" else f"/{name}", lambda _: Response(data, media_type=kind, headers={"cache-control": "no-cache"}))
 
     found = sorted(resources.files(package).joinpath(folder).iterdir(), key=lambda entry: entry.name)
     return [route(entry.name, entry.read_bytes()) for entry in found if "." + entry.name.rpartition(".")[2] in KINDS]

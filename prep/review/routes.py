@@ -244,5 +244,3 @@ def _versions(sent: dict[str, Any]) -> dict[str, str]:
 
 def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 0
-
-
