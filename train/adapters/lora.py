@@ -33,6 +33,7 @@ class LoRALayer(Layer):
         self.dropouts = dropouts
         # A convolution's stride and padding sit in the down half, so that the 1x1 up half keeps the size.
         self.geometry = {key: getattr(base, key) for key in ("stride", "padding", "dilation")} if isinstance(base, nn.Conv2d) else None
+        self.pointwise = isinstance(base, nn.Conv2d) and base.kernel_size == (1, 1) and base.stride == (1, 1) and not any(base.padding)
 
     @classmethod
     def fresh(cls, base: Any, plan: LayerPlan, dropouts: Dropouts, generator: torch.Generator | None, _: Any = None) -> Self:
@@ -51,28 +52,37 @@ class LoRALayer(Layer):
     def scale(self) -> float:
         return self.alpha / self.down.shape[0]
 
+    def hidden(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        """Return what the down half makes of an input, thinned by the draw."""
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.down.dtype)  # under autocast torch picks the type itself
+        if self.geometry is None:
+            hidden = F.linear(x, self.down)
+        elif self.pointwise:  # torch's own 1x1 convolution copies the input first
+            hidden = _per_picture(self.down, x.flatten(2)).unflatten(2, x.shape[2:])
+        else:
+            hidden = F.conv2d(x, self.down, **self.geometry)
+        if draw and self.dropouts:
+            hidden = draw.thin(hidden, self.dropouts, axis=-1 if self.geometry is None else 1)
+        return hidden
+
     def update(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         """Return what the layer adds to the base's output for an input."""
-        hidden = self._hidden(x, draw) * self.scale  # here, where it has rank many values, and not where it has all outputs
-        return F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)
+        hidden = self.hidden(x, draw)
+        return (F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)) * self.scale
 
     def forward(self, x: Tensor, output: Tensor, multiplier: float, draw: Draw | None) -> Tensor:
         if draw and draw.skips(self.dropouts.module):
             return output
-        hidden, strength = self._hidden(x, draw), multiplier * self.scale
-        if self.geometry is None and (hidden.dtype == output.dtype or torch.is_autocast_enabled(x.device.type)):
-            # One operation for up, scale and sum: each that reads all outputs is felt.
-            summed = torch.addmm(output.flatten(0, -2), hidden.flatten(0, -2), self.up.t(), alpha=strength)
-            return summed.view(output.shape).to(output.dtype)
-        hidden = hidden * strength
-        return output + (F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)).to(output.dtype)
-
-    def _hidden(self, x: Tensor, draw: Draw | None) -> Tensor:
-        """Return what lies between down and up, with what the draw leaves of it."""
-        if not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.down.dtype)  # under autocast torch picks the type itself
-        hidden = F.linear(x, self.down) if self.geometry is None else F.conv2d(x, self.down, **self.geometry)
-        return draw.thin(hidden, self.dropouts, axis=-1 if self.geometry is None else 1) if draw and self.dropouts else hidden
+        hidden, strength = self.hidden(x, draw), multiplier * self.scale
+        if hidden.dtype != output.dtype:
+            update = F.linear(hidden, self.up) if self.geometry is None else F.conv2d(hidden, self.up)
+            return output + (strength * update).to(output.dtype)
+        # The up half, the strength and the sum in one pass over the output, which is far larger than what is hidden.
+        if self.geometry is None:
+            return torch.addmm(output.flatten(0, -2), hidden.flatten(0, -2), self.up.t(), alpha=strength).view(output.shape)
+        up = self.up.flatten(1).expand(len(hidden), -1, -1)
+        return torch.baddbmm(output.flatten(2), up, hidden.flatten(2), alpha=strength).view(output.shape)
 
     def tensors(self) -> dict[str, Tensor]:
         return {DOWN: self.down, UP: self.up, ALPHA: torch.tensor(self.alpha)}
@@ -102,3 +112,8 @@ class LoRALayer(Layer):
         for half in (self.up, self.down):
             half.mul_(factor.sqrt())
         return norm * factor
+
+
+def _per_picture(weight: Tensor, columns: Tensor) -> Tensor:
+    """Multiply each picture's columns (B, in, n) by one matrix (out, in[, 1, 1])."""
+    return torch.bmm(weight.flatten(1).expand(len(columns), -1, -1), columns)
