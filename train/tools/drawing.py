@@ -29,7 +29,7 @@ class Weighted:
     @property
     def label(self) -> str:
         """How it is called under a picture."""
-        return self.path.stem if self.weight == 1 else f"{self.path.stem} x {self.weight:g}"
+        return self.path.stem if self.weight == 1 else f"{self.path.stem} × {self.weight:g}"
 
 
 def read_weighted(text: str, weight: float = 1.0) -> Weighted:

@@ -35,7 +35,7 @@ def loras(tiny_base: Path, tmp_path: Path) -> list[Path]:
 def test_stacked_loras_draw_what_their_sum_draws(loras: list[Path], tiny_base: Path, tmp_path: Path) -> None:
     same = ("--prompt", "a cat", "--prompt", "a dog", "--count", 2, "--steps", 3, "--seed", 5, "--size", "64x48")
     result = run("sample", loras[0], "--lora", f"{loras[1]}:0.5", *same, "--out", tmp_path / "stack")
-    assert result.exit_code == 0 and "4 pictures with a + b x 0.5" in result.output, result.output
+    assert result.exit_code == 0 and "4 pictures with a + b × 0.5" in result.output, result.output
     assert run("merge", *loras, "-s", "1,0.5", "-o", tmp_path / "sum.safetensors").exit_code == 0
     assert run("sample", tmp_path / "sum.safetensors", *same, "--base", tiny_base, "--out", tmp_path / "sum").exit_code == 0
     assert run("sample", loras[0], "--weight", 0, *same, "--out", tmp_path / "none").exit_code == 0
@@ -44,12 +44,12 @@ def test_stacked_loras_draw_what_their_sum_draws(loras: list[Path], tiny_base: P
     assert stack.shape == (4, 48, 64, 3)
     assert np.abs(stack - summed).max() <= 1 and np.abs(none - base).max() <= 1 and np.abs(stack - base).max() > 3
     told = Image.open(tmp_path / "stack" / "01-6.png").text["parameters"]
-    assert told.startswith("a dog\nSteps: 3, Sampler: DDIM, CFG scale: 5, Seed: 6") and "Lora: b x 0.5" in told
+    assert told.startswith("a dog\nSteps: 3, Sampler: DDIM, CFG scale: 5, Seed: 6") and "Lora: b × 0.5" in told
 
 
 def test_the_columns_of_a_grid(loras: list[Path], tmp_path: Path) -> None:
     found = columns([str(loras[0]), f"{loras[1]}:0.25"], "0.5,1", True)
-    assert [label for label, _ in found] == ["base alone", "a x 0.5\n40 steps", "a\n40 steps", "b x 0.25"]
+    assert [label for label, _ in found] == ["base alone", "a × 0.5\n40 steps", "a\n40 steps", "b × 0.25"]
     assert [[lora.weight for lora in acting] for _, acting in found] == [[], [0.5], [1.0], [0.25]]
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "b.safetensors"
