@@ -15,6 +15,7 @@ from train.runtime import StoppedError
 COMMANDS = {
     "run": "train.cli:run_command",
     "sweep": "train.sweep_command:sweep_command",
+    "bench": "train.bench:bench_command",
     "report": "train.report:report_command",
     "import": "train.imports.command:import_command",
     "preset": "train.preset_command:preset_command",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -126,6 +127,19 @@ class Network(nn.Module):
     def set_plan(self, name: str, plan: LayerPlan) -> None:
         """Let a layer have another learning rate."""
         self._plans[name] = plan
+
+    def target(self, name: str) -> Target:
+        """Return the layer of the base that an adapter sits on."""
+        return self._targets[name]
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let the base be without the adapters, hooks and all, inside."""
+        self.remove()
+        try:
+            yield
+        finally:
+            self.put_back()
 
     def remove(self) -> None:
         """Take the adapters off the base, which then computes what it did before."""

@@ -146,3 +146,13 @@ def test_half_precision_bases_keep_their_type(base: Base, x: torch.Tensor, dtype
     with torch.autocast("cpu", dtype=torch.bfloat16):
         base.float()(x).float().sum().backward()
     assert all(parameter.grad.dtype == torch.float32 for parameter in net.parameters())
+
+
+def test_a_network_can_step_aside_for_a_while(base: Base, x: torch.Tensor) -> None:
+    plain = base(x)
+    net = shaken(network(base))
+    trained = base(x)
+    with net.aside():
+        assert torch.allclose(base(x), plain)
+    assert torch.allclose(base(x), trained)
+    assert not torch.allclose(trained, plain)
