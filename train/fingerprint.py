@@ -68,11 +68,16 @@ def tree_digest(folders: Iterable[Folder]) -> str:
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
-    """Hash each tensor's name, shape and a few of its values: quick, and no two bases agree on them."""
+    """Hash each tensor's name, shape and a few of its values: quick, and no two bases agree on them.
+
+    The values are rounded to bf16, so that a base is the same before and after it takes that type for the computation.
+    """
+    import torch
+
     digest = hashlib.sha256()
     tensors = itertools.chain.from_iterable(module.state_dict().items() for module in modules)
     for name, tensor in tensors:
         flat = tensor.flatten()
-        values = flat[:: max(1, len(flat) // 8)].tolist()
+        values = flat[:: max(1, len(flat) // 8)].to(torch.bfloat16).tolist()
         digest.update(f"{name}{tuple(tensor.shape)}{values}".encode())
     return digest.hexdigest()[:12]

@@ -89,14 +89,15 @@ def in_float32(job: Job) -> Iterator[None]:
     """Hold the base in float32 meanwhile; there and back is exact."""
     import torch
 
-    parts = [(module, next(module.parameters()).dtype) for module in (job.model.unet, *job.model.text_encoders)]
+    modules = (job.model.unet, *job.model.text_encoders)
+    own = [(tensor, tensor.dtype) for module in modules for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
     try:
-        for module, _ in parts:
+        for module in modules:
             torch.nn.Module.to(module, dtype=torch.float32)
         yield
     finally:
-        for module, dtype in parts:
-            torch.nn.Module.to(module, dtype=dtype)
+        for tensor, dtype in own:  # on a processor only some of them were in half precision
+            tensor.data = tensor.data.to(dtype)
 
 
 def named_parts(job: Job) -> list[tuple[str, Any]]:

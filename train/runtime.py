@@ -89,13 +89,19 @@ class Runtime:
         return cls(device, precision, dtype, scaler, f"{several}{name}, {words} ({why})", processes)
 
     def place(self, *modules: nn.Module) -> None:
-        """Move frozen modules to the device in the compute type, so that autocast need not turn every weight anew in each step."""
+        """Move frozen modules to the device; they hold weights in the compute type, which halves their memory.
+
+        On a processor only those do that autocast would turn to it in every step, so that all is computed as before.
+        """
         import torch
 
         for module in modules:
             module.requires_grad_(False).eval()
             # torch's own `to`: diffusers' one warns of the cast, which autocast makes harmless
-            torch.nn.Module.to(module, device=self.device, dtype=self.dtype)
+            torch.nn.Module.to(module, device=self.device, dtype=self.dtype if self.device.type == "cuda" else None)
+            for layer in module.modules() if self.dtype and self.device.type == "cpu" else ():
+                if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+                    torch.nn.Module.to(layer, dtype=self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
         import torch

@@ -440,7 +440,9 @@ def test_killed_at_twenty_moments_it_ends_as_if_never_killed(tmp_path: Path) -> 
         process = subprocess.Popen([*command[:-1], str(rng.choice([0.2, 0.6, 0.8])), killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.3, 1) * took)
         process.kill()
-        died += process.wait() != 0
+        late = process.wait() == 0
+        died += not late
+        took *= 0.7 if late else 1.0  # the machine is less busy than at first
     assert died >= 10  # the others were done before
     assert subprocess.run([*command, killed], capture_output=True).returncode == 0
     assert content(killed) == content(whole)

@@ -322,7 +322,9 @@ def test_killed_at_random_moments_and_run_again_the_store_and_captions_are_the_s
         process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.3, 1) * whole)
         os.kill(process.pid, signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+        late = process.wait() != -signal.SIGKILL
+        killed += not late
+        whole *= 0.7 if late else 1.0  # the machine is less busy than at first
         assert tag(folder).exit_code == 0
         assert rows(folder) == expected and captions(folder) == texts
     assert killed >= 10

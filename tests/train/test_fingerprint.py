@@ -11,6 +11,7 @@ from torch import nn
 from prep.tree import read_tree
 from train.config import FREE, DataConfig, TrainConfig
 from train.fingerprint import fingerprint_of, finished_run, tree_digest, weights_digest
+from train.runtime import Runtime
 from train.subsets import read_subsets
 
 
@@ -34,6 +35,13 @@ def test_a_changed_tree_is_another(tiny_tree: Path, change: str) -> None:
     else:
         picture.parent.rename(picture.parent.with_name("5_tok"))
     assert tree_digest(read_tree(tiny_tree)) != digest
+
+
+def test_a_base_is_the_same_once_it_is_placed_in_bf16() -> None:
+    module = nn.Linear(40, 40)
+    digest = weights_digest([module])
+    Runtime.choose("bf16").place(module)
+    assert module.weight.dtype == torch.bfloat16 and weights_digest([module]) == digest
 
 
 def test_another_base_has_another_digest() -> None:

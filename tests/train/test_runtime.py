@@ -176,6 +176,18 @@ def test_frozen_modules_take_no_gradient() -> None:
     assert not module.training
 
 
+def test_a_base_on_the_processor_computes_the_same_in_half_the_memory() -> None:
+    runtime, x = Runtime.choose("bf16"), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(288, 6))
+    with torch.no_grad(), runtime.autocast():
+        before = module(x)
+        runtime.place(module)
+        torch.testing.assert_close(module(x), before, rtol=0.01, atol=0.01)
+    assert [parameter.dtype for parameter in module.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2 + [torch.bfloat16] * 2
+
+
 def test_moving_a_batch_keeps_what_is_no_tensor() -> None:
     @dataclass
     class Batch:
