@@ -89,7 +89,8 @@ class Panel:
         if config.validation.validate_every_n_epochs:
             return config.validation.validate_every_n_epochs
         an_epoch = batches * config.data.train_batch_size
-        return max(1, math.ceil(self.passes * PASS / (AFFORDED * an_epoch)), math.ceil(config.data.num_epochs / MOST))
+        epochs = min(config.data.num_epochs, math.ceil(self.job.steps * self.job.data.batches_a_step / batches))  # max_train_steps may end it
+        return max(1, math.ceil(self.passes * PASS / (AFFORDED * an_epoch)), math.ceil(epochs / MOST))
 
     def due(self, state: TrainState) -> bool:
         """Say whether the step just taken is to be judged; the last one always is."""

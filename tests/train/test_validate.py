@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import train.milestones
+from tests.train.test_diagnose import ready
 from tests.train.test_run import fail_at, logged, power_cut, same
 from train.config import TrainConfig
 from train.run import run
-from train.validate import STRATA, Judgement, half_width, without_keyword
+from train.validate import STRATA, Judgement, Panel, half_width, without_keyword
 from train.verdict import best_of, exhausted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,6 +68,11 @@ def test_a_run_is_judged_each_epoch_by_pictures_it_does_not_train(tiny_base: Pat
         assert math.isclose(entry["difference"], entry["loss"] - 1) and entry["band"] > 0 and entry["bleed"] > 0
         assert entry["learned"] != 0 and entry["needs_keyword"] != 0
     assert sum(entry["best"] for entry in found) >= 1
+
+
+def test_a_run_that_steps_end_is_judged_as_often_as_one_of_its_epochs(tiny_base: Path, wide_tree: Path) -> None:
+    epochs = [Panel.of(ready(tiny_base, wide_tree, **settings)[0]) for settings in ({"num_epochs": 3}, {"num_epochs": 1600, "max_train_steps": 12})]
+    assert all(panel and panel.every() == 1 for panel in epochs)
 
 
 def test_a_rate_of_0_changes_no_number(tiny_base: Path, wide_tree: Path) -> None:
