@@ -26,8 +26,8 @@ function speak(name) {
 function put(id, html) {
   const node = byId(id);
   const open = [...node.querySelectorAll("details")].map((part) => part.open);
-  node.replaceChildren(document.createRange().createContextualFragment(html));
-  for (const part of node.querySelectorAll("[style]")) part.style.cssText = part.getAttribute("style");
+  node.replaceChildren(document.createRange().createContextualFragment(html.replaceAll(' style="', ' data-style="')));
+  for (const part of node.querySelectorAll("[data-style]")) part.style.cssText = part.dataset.style;
   node.querySelectorAll("details").forEach((part, index) => (part.open = open[index] || false));
 }
 
@@ -43,6 +43,7 @@ function turn() {
   if (!sheet) return;
   byId("sheet").src = `sample?${new URLSearchParams({ file: sheet.file, step: sheet.step })}`;
   byId("sheet").alt = t("samples");
+  byId("slider").hidden = sheets.length < 2;
   byId("at").textContent = t("step", { step: sheet.step });
   byId("slider").setAttribute("aria-valuetext", t("step", { step: sheet.step }));
 }

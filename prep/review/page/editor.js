@@ -3,7 +3,7 @@
 import { get, picture, post } from "./api.js";
 import { adder, chips } from "./chips.js";
 import { byId, el, fill } from "./dom.js";
-import { reason, t } from "./words.js";
+import { because, t } from "./words.js";
 
 export class Editor {
   constructor(app) {
@@ -34,8 +34,8 @@ export class Editor {
     const one = this.detail;
     const image = el("img", { class: "big", src: picture(one), alt: one.text || one.name });
     image.addEventListener("dblclick", () => this.app.stage.open(one));
-    const state = one.dropped ? el("p", { class: "fault" }, t("aside.because", { reason: reason(one.dropped), detail: one.detail })) : "";
-    const proposed = one.proposed ? el("p", { class: "soft" }, t("proposed.because", { reason: reason(one.proposed), detail: one.detail })) : "";
+    const state = one.dropped ? el("p", { class: "fault" }, t("aside.because", { why: because(one.dropped, one.detail) })) : "";
+    const proposed = one.proposed ? el("p", { class: "soft" }, t("proposed.because", { why: because(one.proposed, one.detail) })) : "";
     fill(this.side, el("h2", {}, one.name), image, this.deeds(one), state, proposed, this.conflict(), ...this.caption(one, focus), this.why(one));
     if (focus.add) byId("add")?.focus();
   }
@@ -56,8 +56,8 @@ export class Editor {
       el("h3", {}, t("caption")), el("span", { class: one.tokens > one.chunk ? "long" : "soft", id: "tokens" }, t("tokens", { count: one.tokens, of: one.chunk })),
       el("button", { type: "button", "aria-pressed": String(text), onclick: () => this.switched() }, t("as.text")),
       el("span", { class: "soft" }, one.hand ? t("by.hand") : t("by.compiler")));
-    const meter = el("meter", { min: 0, max: Math.max(one.chunk * 3, one.tokens), high: one.chunk, value: one.tokens, "aria-label": t("tokens", { count: one.tokens, of: one.chunk }) });
-    const next = el("button", { type: "button", onclick: () => this.accept() }, t("accept"));
+    const meter = el("meter", { min: 0, max: Math.max(one.chunk * 3, one.tokens), high: one.chunk, optimum: 0, value: one.tokens, "aria-label": t("tokens", { count: one.tokens, of: one.chunk }) });
+    const next = el("button", { type: "button", class: "main", onclick: () => this.accept() }, t("accept"));
     const give = one.hand ? el("button", { type: "button", onclick: () => this.write("", {}, t("release")) }, t("release")) : "";
     const body = text ? [this.area(one)] : this.tags(one, focus);
     return [head, meter, ...body, el("div", { class: "bar" }, next, give)];

@@ -138,6 +138,7 @@ export class Gallery {
     ].filter(Boolean);
     const long = row.tokens > 75 ? " long" : "";
     const image = el("img", { src: thumb(row), alt: "", loading: "lazy", decoding: "async", draggable: false });
+    image.addEventListener("error", () => image.replaceWith(el("span", { class: "unseen" }))); // its file cannot be read
     const name = el("b", {}, row.name);
     const line = el("small", {}, el("span", { class: `tokens${long}` }, t("tokens.short", { count: row.tokens })), ...marks.map((mark) => el("i", {}, mark)));
     const said = [row.name, ...marks, row.text || t("caption.none")].join(", ");

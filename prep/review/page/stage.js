@@ -4,7 +4,7 @@ import { address, get, picture } from "./api.js";
 import { CropTool } from "./crop.js";
 import { byId, el, fill } from "./dom.js";
 import { MaskTool } from "./mask.js";
-import { reason, t } from "./words.js";
+import { because, t } from "./words.js";
 
 const VIEWS = ["pair", "crop", "mask", "copies"];
 
@@ -55,7 +55,7 @@ export class Stage {
 
   copies(body) {
     const figures = this.one.copies.map((copy) => {
-      const words = copy.dropped ? `${reason(copy.dropped)} ${copy.detail}` : t("copy.kept");
+      const words = copy.dropped ? because(copy.dropped, copy.detail) : t("copy.kept");
       const swap = copy.dropped ? el("button", { type: "button", onclick: () => this.swap(copy) }, t("copy.swap")) : el("b", {}, "✓");
       return el("figure", {}, el("img", { src: picture(copy), alt: copy.key }), el("figcaption", {}, swap, ` ${copy.key}: ${words}`));
     });
