@@ -32,7 +32,8 @@ export class Editor {
 
   draw(focus = {}) {
     const one = this.detail;
-    const image = el("img", { class: "big", src: picture(one), alt: one.text || one.name });
+    // With its size told, what is below does not move when the picture comes.
+    const image = el("img", { class: "big", src: picture(one), alt: one.text || one.name, width: one.width, height: one.height });
     image.addEventListener("dblclick", () => this.app.stage.open(one));
     const state = one.dropped ? el("p", { class: "fault" }, t("aside.because", { why: because(one.dropped, one.detail) })) : "";
     const proposed = one.proposed ? el("p", { class: "soft" }, t("proposed.because", { why: because(one.proposed, one.detail) })) : "";

@@ -119,8 +119,9 @@ export class Gallery {
 
   add(index, row) {
     const cell = this.cell(index, row);
+    const after = Math.min(...[...this.cells.keys()].filter((other) => other > index));
+    this.sheet.insertBefore(cell, this.cells.get(after) || null); // they are read aloud as they stand in the document
     this.cells.set(index, cell);
-    this.sheet.append(cell);
   }
 
   place(cell, index, columns) {

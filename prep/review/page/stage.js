@@ -47,9 +47,9 @@ export class Stage {
 
   pair(body) {
     const one = this.one;
-    const now = figure(picture(one), `${t("after")}: ${one.width} × ${one.height}`);
-    const clean = one.retouched ? figure(picture(one, "clean"), t("cleaned")) : "";
-    const raw = one.source ? figure(picture(one, "raw"), `${t("before")}: ${one.source}`) : "";
+    const now = figure(one, picture(one), `${t("after")}: ${one.width} × ${one.height}`);
+    const clean = one.retouched ? figure(one, picture(one, "clean"), t("cleaned")) : "";
+    const raw = one.source ? figure(one, picture(one, "raw"), `${t("before")}: ${one.source}`) : "";
     fill(body, el("div", { class: "pair" }, raw, clean, now));
   }
 
@@ -84,7 +84,7 @@ export class Stage {
   }
 }
 
-function figure(source, words) {
-  return el("figure", {}, el("img", { src: source, alt: words }), el("figcaption", {}, words));
+function figure(one, source, words) {
+  return el("figure", {}, el("img", { src: source, alt: words, width: one.width, height: one.height }), el("figcaption", {}, words));
 }
 
