@@ -35,7 +35,7 @@ SIZE = (320, 240)
 SCRIPT = "<script>hacked = 1<script>"
 EVIL = "<img src=x onerror=hacked=1>"  # as a file's name it needs no slash
 CAPTIONS = {
-    **dict.fromkeys(("words", "adding", "order", "drag", "text", "crop", "mask", "aside", "tab"), "1girl, solo, long hair"),
+    **dict.fromkeys(("words", "adding", "order", "drag", "text", "crop", "mask", "aside", "tab", "late"), "1girl, solo, long hair"),
     **{f"many {n}": f"1girl, {n} birds, smile" for n in range(3)},
     **{f"range {n}": "landscape" for n in range(5)},
     EVIL: f"{SCRIPT}, {EVIL}",
@@ -325,6 +325,30 @@ def test_two_tabs_do_not_overwrite_each_other(desk: Desk, tab: Opener, review: s
     desk.again("tab").shows("1girl", "solo", "long hair", "umbrella")
 
 
+def test_an_answer_that_comes_late_does_not_take_a_person_back(desk: Desk) -> None:
+    held: list[Any] = []
+    desk.choose("late").page.route("**/api/edit", lambda route: held.append(route))
+    desk.add.fill("hat")
+    with desk.page.expect_request("**/api/edit"):
+        desk.add.press("Enter")
+    desk.choose("other")
+    with desk.saving():
+        held.pop().continue_()
+    api.expect(desk.page.locator("#status")).to_have_text("Saved: 1")
+    api.expect(desk.page.locator("#side h2")).to_have_text("other.png")
+    desk.shows("wide smile", "landscape")
+    assert desk.text("late") == "1girl, solo, long hair, hat\n" and desk.text("other") == "wide smile, landscape\n"
+    desk.page.route("**/api/item?*", lambda route: held.append(route))
+    with desk.page.expect_request("**/api/item?*"):
+        desk.cell("late").click()
+    desk.page.locator("#gallery").press("Control+a")
+    api.expect(desk.page.locator("#side h2")).to_have_text(f"{len(CAPTIONS)} selected")
+    with desk.page.expect_response("**/api/item?*") as answer:
+        held.pop().continue_()
+    answer.value.finished()
+    api.expect(desk.page.locator("#batch-kind")).to_be_visible()
+
+
 def test_markup_in_captions_and_names_is_text(desk: Desk) -> None:
     desk.choose(EVIL).shows(SCRIPT, EVIL)
     desk.page.get_by_role("button", name="As text").click()
@@ -372,6 +396,9 @@ def test_a_finished_run_is_watched(tab: Opener, tmp_path: Path) -> None:
         api.expect(page.locator("#at")).to_have_text("step 10")
         api.expect(page.locator("#sheet")).to_have_js_property("naturalWidth", 64)
         api.expect(page.locator("#stop")).to_be_hidden()
+        page.select_option("#language", "ru")
+        api.expect(page.locator("#curves figcaption").first).to_contain_text("Потери при обучении")
+        api.expect(page.locator("#h-settings")).to_have_text("Настройки")
 
 
 def test_a_running_run_is_watched_and_asked_to_stop(tab: Opener, tmp_path: Path) -> None:

@@ -68,14 +68,18 @@ function draw(found) {
 
 async function look() {
   try {
-    const answer = await fetch(`api/state?${new URLSearchParams({ stamp })}`);
+    const answer = await fetch(`api/state?${new URLSearchParams({ stamp, language })}`);
     const found = await answer.json();
     if (answer.ok) draw(found);
     else byId("asked").textContent = found.error;
   } catch {
     byId("asked").textContent = t("gone");
   }
-  setTimeout(look, document.hidden ? 5 * EVERY : EVERY);
+}
+
+async function watch() {
+  await look();
+  setTimeout(watch, document.hidden ? 5 * EVERY : EVERY);
 }
 
 for (const word of ["stop", "save", "none"]) {
@@ -86,6 +90,9 @@ for (const word of ["stop", "save", "none"]) {
   });
 }
 byId("slider").addEventListener("input", turn);
-byId("language").addEventListener("change", (event) => speak(event.target.value));
+byId("language").addEventListener("change", (event) => {
+  speak(event.target.value);
+  look();
+});
 speak(language);
-await look();
+await watch();

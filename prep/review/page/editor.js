@@ -11,11 +11,12 @@ export class Editor {
     this.side = byId("side");
     this.detail = null;
     this.asText = false;
-    this.mine = null; // text that another tab's change kept from being saved
+    this.wanted = ""; // key of the picture that was asked for last
+    this.mine = new Map(); // key -> text that another tab's change kept from being saved
   }
 
   async open(key, focus = {}) {
-    const round = (this.round = (this.round || 0) + 1);
+    const round = this.leave(key);
     let detail;
     try {
       detail = await get("api/item", { key });
@@ -24,10 +25,15 @@ export class Editor {
       return;
     }
     if (round !== this.round) return;
-    if (!this.detail || this.detail.key !== key) this.mine = null;
     this.detail = detail;
     this.app.gallery.update([detail]);
     this.draw(focus);
+  }
+
+  // Have answers that are under way come too late, as another picture or several are chosen.
+  leave(key = "") {
+    this.wanted = key;
+    return (this.round = (this.round || 0) + 1);
   }
 
   draw(focus = {}) {
@@ -71,7 +77,7 @@ export class Editor {
   }
 
   area(one) {
-    const area = el("textarea", { id: "text", value: this.mine ?? one.text, "aria-label": t("caption"), rows: 8 });
+    const area = el("textarea", { id: "text", value: this.mine.get(one.key) ?? one.text, "aria-label": t("caption"), rows: 8 });
     area.addEventListener("input", async () => {
       const weighed = await post("api/tokens", { key: one.key, text: area.value }).catch(() => null);
       if (weighed && area.isConnected) byId("tokens").textContent = t("tokens", { count: weighed.tokens, of: weighed.chunk });
@@ -110,20 +116,21 @@ export class Editor {
   async send(edit, title, focus = {}) {
     const one = this.detail;
     const done = await this.app.edit(edit, title, { [one.key]: one.version });
-    if (done === true) this.mine = null;
-    if (done === "conflict" && edit.kind === "caption") this.mine = edit.text;
-    await this.open(one.key, focus);
+    if (done === true) this.mine.delete(one.key);
+    if (done === "conflict" && edit.kind === "caption") this.mine.set(one.key, edit.text);
+    if (this.wanted === one.key) await this.open(one.key, focus);
     return done === true;
   }
 
   conflict() {
-    if (this.mine === null || this.mine === this.detail.text) return "";
-    const mine = this.mine;
+    const { key, text } = this.detail;
+    const mine = this.mine.get(key) ?? text;
+    if (mine === text) return "";
     return el("div", { class: "conflict", role: "alert" },
       el("p", {}, t("conflict")), el("p", {}, el("ins", {}, mine)),
       el("div", { class: "bar" },
         el("button", { type: "button", onclick: () => this.write(mine) }, t("conflict.mine")),
-        el("button", { type: "button", onclick: () => { this.mine = null; this.draw(); } }, t("conflict.theirs"))));
+        el("button", { type: "button", onclick: () => { this.mine.delete(key); this.draw(); } }, t("conflict.theirs"))));
   }
 
   why(one) {
@@ -133,7 +140,7 @@ export class Editor {
   }
 
   empty() {
-    this.round = (this.round || 0) + 1;
+    this.leave();
     this.detail = null;
     fill(this.side, el("p", { class: "soft" }, t("choose")));
   }
