@@ -14,7 +14,7 @@ export async function showOverview(app) {
     return;
   }
   const to = (filter, words) => el("button", { type: "button", class: "link", onclick: () => { box.close(); app.find(filter); } }, words);
-  const parts = [shares, findings, tokens, tags, sizes, together].map((part) => part(found, to));
+  const parts = [shares, tokens, sizes, findings, tags, together].map((part) => part(found, to));
   fill(box, el("header", {}, el("h2", { id: "overview-name" }, t("overview")), el("button", { type: "button", onclick: () => box.close() }, t("close"))),
     el("div", { class: "columns" }, ...parts));
   box.showModal();

@@ -121,6 +121,7 @@ export class Element {
   click() {
     this.dispatch(new Happening("click"));
   }
+  scrollIntoView() {}
   focus() {
     document.activeElement = this;
   }
