@@ -157,6 +157,20 @@ def find_pictures(folder: Path, by_content: bool = False) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
+def has_pictures(folder: Path) -> bool:
+    """Tell whether find_pictures would list any; of a large folder only the first names are read."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(
+            not entry.name.startswith(".")
+            and not entry.name.endswith(MASK)
+            and os.path.splitext(entry.name)[1].lower() in READABLE
+            and _is_file(entry)
+            for entry in entries
+        )
+
+
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prep.images import find_pictures
+from prep.images import has_pictures
 from prep.item import Store
 from prep.options import UserError, option
 from prep.project import Command, Place
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from prep.web import Guard
 
 LANGUAGES = ("auto", "en", "ru")
+SWITCH = 0.0005  # seconds that a request waits for the thread that reads the pictures; Python's own 0.005, many times a page, make it late
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Review(Command):
     def ready(self, place: Place) -> None:
         if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
             raise UserError(f"`prep review` shows a page, {PACKAGES}")
-        if not find_pictures(place.work):
+        if not has_pictures(place.work):
             hint = "; `prep clean` fills it from the raw pictures" if place.is_project else ""
             raise UserError(f"there are no pictures in {place.work}{hint}")
 
@@ -44,6 +46,7 @@ class Review(Command):
         from prep.review.journal import Journal
         from prep.review.routes import app
 
+        sys.setswitchinterval(SWITCH)
         with ExitStack() as stack:
             desk = Desk(place, Journal(Store(place.work).hidden, stack), self.language)
             desk.start()

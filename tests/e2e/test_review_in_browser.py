@@ -35,7 +35,7 @@ SIZE = (320, 240)
 SCRIPT = "<script>hacked = 1<script>"
 EVIL = "<img src=x onerror=hacked=1>"  # as a file's name it needs no slash
 CAPTIONS = {
-    **dict.fromkeys(("words", "adding", "order", "drag", "text", "crop", "mask", "aside", "tab", "late"), "1girl, solo, long hair"),
+    **dict.fromkeys(("words", "adding", "order", "drag", "crop", "mask", "aside", "tab", "late"), "1girl, solo, long hair"),
     **{f"many {n}": f"1girl, {n} birds, smile" for n in range(3)},
     **{f"range {n}": "landscape" for n in range(5)},
     EVIL: f"{SCRIPT}, {EVIL}",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from prep.images import READABLE, PictureError, decode, encode, find_pictures, frame_numbers, frames, load, pixel_hash, save
+from prep.images import READABLE, PictureError, decode, encode, find_pictures, frame_numbers, frames, has_pictures, load, pixel_hash, save
 
 # EXIF orientation -> how a camera stores an upright picture under it (the inverse of the viewer's turn).
 STORED = {
@@ -315,6 +315,14 @@ def test_find_pictures(tmp_path: Path) -> None:
         (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
     assert [path.name for path in find_pictures(tmp_path)] == ["a.jpeg", "b.PNG", "c.JPG", "d.heic", "ä ö.webp"]
     assert find_pictures(tmp_path / "missing") == []
+    assert has_pictures(tmp_path) and not has_pictures(tmp_path / "missing")
+
+
+def test_a_folder_of_masks_and_hidden_files_has_no_pictures(tmp_path: Path) -> None:
+    for name in ("a.mask.png", ".b.png", "c.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "d.png").mkdir()
+    assert find_pictures(tmp_path) == [] and not has_pictures(tmp_path)
 
 
 def test_find_pictures_by_content(tmp_path: Path) -> None:

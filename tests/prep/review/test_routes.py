@@ -28,6 +28,16 @@ def test_the_gallery_lists_filters_and_sorts(page: Page) -> None:
     assert [key for key, _ in page.get("api/keys", **{"filter": "", "from": 1, "to": 3})] == ["b", "c"]
 
 
+def test_sizes_are_known_of_pictures_that_no_command_has_seen(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with ExitStack() as stack:
+        page = Page(tmp_path, stack)
+        assert page.shown("width=30 AND height=20") == "a" and page.shown("") == "ab"
+        found = page.get("api/item", key="a")
+        assert (found["width"], found["height"]) == (30, 20)
+
+
 def test_a_filter_or_order_that_cannot_be_read_is_told(page: Page) -> None:
     for query in ({"filter": "tokens>"}, {"filter": "score(nothing)>0"}, {"sort": "colour"}):
         answer = page.client.get("api/list", params=query)
