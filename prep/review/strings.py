@@ -36,6 +36,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     "choose": ("Choose a picture.", "Выберите картинку."),
     "proposed": ("proposed: {reason}", "предложено отложить: {reason}"),
     "proposed.because": ("Proposed for setting aside: {why}", "Предложено отложить: {why}"),
+    "cropped": ("crop", "обрезка"),
     "masked": ("mask", "маска"),
     "hand": ("hand", "вручную"),
     "tokens.short": ("{count} tok", "{count} ток."),

@@ -252,6 +252,7 @@ def test_a_crop_is_drawn_and_moved_with_the_mouse(desk: Desk) -> None:
         desk.page.get_by_role("button", name="Save").click()
     assert np.abs(np.subtract(desk.item("crop").crop or (), (60, 40, 220, 160))).max() <= 1
     desk.again("crop").open("Crop")
+    api.expect(desk.cell("crop").locator("i")).to_have_text(["crop", "hand"])
     numbers = [int(each.input_value()) for each in desk.page.locator("#stage input[type=number]").all()]
     assert tuple(numbers) == desk.item("crop").crop
 

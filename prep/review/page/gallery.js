@@ -135,6 +135,7 @@ export class Gallery {
     const marks = [
       row.dropped ? reason(row.dropped) : row.proposed ? t("proposed", { reason: reason(row.proposed) }) : "",
       row.emphasis !== 1 ? `×${row.emphasis}` : "",
+      row.crop ? t("cropped") : "",
       row.masked ? t("masked") : "",
       row.hand ? t("hand") : "",
     ].filter(Boolean);
