@@ -33,6 +33,33 @@ class Config(dict[str, Any]):
         return cls({**defaults, **{key: value for key, value in found.items() if not key.startswith("_")}})
 
 
+class _Unset:
+    """A layer whose weights are not set, since they will be those of a file; on the meta device setting them imports half of torch."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Linear(_Unset, nn.Linear):
+    pass
+
+
+class Conv2d(_Unset, nn.Conv2d):
+    pass
+
+
+class GroupNorm(_Unset, nn.GroupNorm):
+    pass
+
+
+class LayerNorm(_Unset, nn.LayerNorm):
+    pass
+
+
+class Embedding(_Unset, nn.Embedding):
+    pass
+
+
 class Part(nn.Module):
     """A network with a configuration, all of whose weights are of one type and in one place."""
 
@@ -65,12 +92,12 @@ class ResnetBlock2D(Recomputed):
 
     def __init__(self, inputs: int, outputs: int, groups: int, eps: float, time: int = 0) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, inputs, eps)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.time_emb_proj = nn.Linear(time, outputs) if time else None
-        self.norm2 = nn.GroupNorm(groups, outputs, eps)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+        self.norm1 = GroupNorm(groups, inputs, eps)
+        self.conv1 = Conv2d(inputs, outputs, 3, padding=1)
+        self.time_emb_proj = Linear(time, outputs) if time else None
+        self.norm2 = GroupNorm(groups, outputs, eps)
+        self.conv2 = Conv2d(outputs, outputs, 3, padding=1)
+        self.conv_shortcut = Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """`time` (B, T) is activated already: all blocks are told the same."""
@@ -87,11 +114,11 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, context: int = 0, groups: int = 0, bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.group_norm = nn.GroupNorm(groups, width, 1e-6) if groups else None
-        self.to_q = nn.Linear(width, width, bias=bias)
-        self.to_k = nn.Linear(context or width, width, bias=bias)
-        self.to_v = nn.Linear(context or width, width, bias=bias)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.group_norm = GroupNorm(groups, width, 1e-6) if groups else None
+        self.to_q = Linear(width, width, bias=bias)
+        self.to_k = Linear(context or width, width, bias=bias)
+        self.to_v = Linear(context or width, width, bias=bias)
+        self.to_out = nn.ModuleList([Linear(width, width)])
 
     def forward(self, x: Tensor, states: Tensor | None = None) -> Tensor:
         seen = x if states is None else states
@@ -119,7 +146,7 @@ class Downsample2D(nn.Module):
     def __init__(self, width: int, padding: int) -> None:
         super().__init__()
         self.padding = padding
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=padding)
+        self.conv = Conv2d(width, width, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)))
@@ -131,7 +158,7 @@ class Upsample2D(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, size: torch.Size | None = None) -> Tensor:
         out: Tensor = self.conv(F.interpolate(x, size=size, scale_factor=None if size else 2.0, mode="nearest"))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prep.clip_bpe import EOS
-from train.modules.blocks import Config, Part, Recomputed
+from train.modules.blocks import Config, Embedding, LayerNorm, Linear, Part, Recomputed
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "projection_dim": 512, "num_hidden_layers": 12,
@@ -35,7 +35,7 @@ class CLIPAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        self.k_proj, self.v_proj, self.q_proj, self.out_proj = (Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q_proj, self.k_proj, self.v_proj))
@@ -50,8 +50,8 @@ class CLIPMLP(nn.Module):
     def __init__(self, width: int, inner: int, activation: str) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.fc1 = nn.Linear(width, inner)
-        self.fc2 = nn.Linear(inner, width)
+        self.fc1 = Linear(width, inner)
+        self.fc2 = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(self.activation(self.fc1(x)))
@@ -64,9 +64,9 @@ class CLIPEncoderLayer(Recomputed):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads)
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = CLIPMLP(config.hidden_size, config.intermediate_size, config.hidden_act)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x))
@@ -79,8 +79,8 @@ class CLIPTextEmbeddings(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_embedding = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = Embedding(config.max_position_embeddings, config.hidden_size)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         out: Tensor = self.token_embedding(input_ids) + self.position_embedding.weight[: input_ids.shape[1]]
@@ -102,7 +102,7 @@ class CLIPTextTransformer(nn.Module):
         super().__init__()
         self.embeddings = CLIPTextEmbeddings(config)
         self.encoder = CLIPEncoder(config)
-        self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.final_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
 
 class CLIPTextModel(Part):
@@ -130,7 +130,7 @@ class CLIPTextModelWithProjection(CLIPTextModel):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
-        self.text_projection = nn.Linear(self.config.hidden_size, self.config.projection_dim, bias=False)
+        self.text_projection = Linear(self.config.hidden_size, self.config.projection_dim, bias=False)
 
     def whole(self, last: Tensor, input_ids: Tensor) -> Tensor | None:
         ends = (input_ids == EOS).int().argmax(dim=-1)  # the first: where captions are padded with end marks there are more

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.modules.blocks import Attention, Config, Downsample2D, Part, Recomputed, ResnetBlock2D, Upsample2D
+from train.modules.blocks import Attention, Config, Conv2d, Downsample2D, GroupNorm, LayerNorm, Linear, Part, Recomputed, ResnetBlock2D, Upsample2D
 
 DEFAULTS: dict[str, Any] = {
     "sample_size": None, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "norm_num_groups": 32, "norm_eps": 1e-5,
@@ -44,8 +44,8 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(inputs, outputs)
-        self.linear_2 = nn.Linear(outputs, outputs)
+        self.linear_1 = Linear(inputs, outputs)
+        self.linear_2 = Linear(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
@@ -57,7 +57,7 @@ class GEGLU(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 2 * inner)
+        self.proj = Linear(width, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
@@ -70,7 +70,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])  # the second has no weights
+        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), Linear(4 * width, width)])  # the second has no weights
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net[2](self.net[0](x))
@@ -82,11 +82,11 @@ class BasicTransformerBlock(Recomputed):
 
     def __init__(self, width: int, heads: int, context: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
         self.attn1 = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = LayerNorm(width)
         self.attn2 = Attention(width, heads, context)
-        self.norm3 = nn.LayerNorm(width)
+        self.norm3 = LayerNorm(width)
         self.ff = FeedForward(width)
 
     def forward(self, x: Tensor, states: Tensor) -> Tensor:
@@ -102,10 +102,10 @@ class Transformer2DModel(nn.Module):
     def __init__(self, width: int, heads: int, context: int, layers: int, groups: int, linear: bool) -> None:
         super().__init__()
         self.linear = linear
-        self.norm = nn.GroupNorm(groups, width, 1e-6)
-        self.proj_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+        self.norm = GroupNorm(groups, width, 1e-6)
+        self.proj_in = Linear(width, width) if linear else Conv2d(width, width, 1)
         self.transformer_blocks = nn.ModuleList([BasicTransformerBlock(width, heads, context) for _ in range(layers)])
-        self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+        self.proj_out = Linear(width, width) if linear else Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, states: Tensor) -> Tensor:
         hidden, (height, width) = self.norm(x), x.shape[2:]
@@ -182,7 +182,7 @@ class UNet2DConditionModel(Part):
         super().__init__()
         self.config = found = Config.read(config, DEFAULTS, FIXED)
         widths, time = list(found.block_out_channels), 4 * found.block_out_channels[0]
-        self.conv_in = nn.Conv2d(found.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(found.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], time)
         if found.addition_embed_type:
             self.add_embedding = TimestepEmbedding(found.projection_class_embeddings_input_dim, time)
@@ -190,8 +190,8 @@ class UNet2DConditionModel(Part):
         self.up_blocks = nn.ModuleList(self._up(widths, time))
         last = len(widths) - 1
         self.mid_block = MiddleLevel([self._resnet(widths[-1], widths[-1], time) for _ in range(2)], self._transformer(last))
-        self.conv_norm_out = nn.GroupNorm(found.norm_num_groups, widths[0], found.norm_eps)
-        self.conv_out = nn.Conv2d(widths[0], found.out_channels, 3, padding=1)
+        self.conv_norm_out = GroupNorm(found.norm_num_groups, widths[0], found.norm_eps)
+        self.conv_out = Conv2d(widths[0], found.out_channels, 3, padding=1)
 
     def _resnet(self, inputs: int, outputs: int, time: int) -> ResnetBlock2D:
         return ResnetBlock2D(inputs, outputs, self.config.norm_num_groups, self.config.norm_eps, time)

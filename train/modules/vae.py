@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.modules.blocks import Config, Downsample2D, Part, PictureAttention, ResnetBlock2D, Upsample2D
+from train.modules.blocks import Config, Conv2d, Downsample2D, GroupNorm, Part, PictureAttention, ResnetBlock2D, Upsample2D
 
 DEFAULTS: dict[str, Any] = {
     "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": (64,), "layers_per_block": 1, "norm_num_groups": 32,
@@ -62,11 +62,11 @@ class Coder(nn.Module):
     def __init__(self, inputs: int, outputs: int, levels: Sequence[CoderLevel], widths: tuple[int, int], groups: int, attends: bool) -> None:
         super().__init__()
         first, last = widths
-        self.conv_in = nn.Conv2d(inputs, first, 3, padding=1)
+        self.conv_in = Conv2d(inputs, first, 3, padding=1)
         setattr(self, self.blocks, nn.ModuleList(levels))
         self.mid_block = CoderMiddle(max(widths), groups, attends)
-        self.conv_norm_out = nn.GroupNorm(groups, last, EPS)
-        self.conv_out = nn.Conv2d(last, outputs, 3, padding=1)
+        self.conv_norm_out = GroupNorm(groups, last, EPS)
+        self.conv_out = Conv2d(last, outputs, 3, padding=1)
 
     blocks = ""  # the name that its levels have
 
@@ -109,8 +109,8 @@ class AutoencoderKL(Part):
         up = [CoderLevel(widths[min(last, i + 1)], widths[i], count + 1, groups, up=i > 0) for i in reversed(range(last + 1))]
         self.encoder = Encoder(found.in_channels, 2 * latent, down, (widths[0], widths[-1]), groups, attends)
         self.decoder = Decoder(latent, found.out_channels, up, (widths[-1], widths[0]), groups, attends)
-        self.quant_conv = nn.Conv2d(2 * latent, 2 * latent, 1) if found.use_quant_conv else None
-        self.post_quant_conv = nn.Conv2d(latent, latent, 1) if found.use_post_quant_conv else None
+        self.quant_conv = Conv2d(2 * latent, 2 * latent, 1) if found.use_quant_conv else None
+        self.post_quant_conv = Conv2d(latent, latent, 1) if found.use_post_quant_conv else None
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode pictures (B, 3, H, W) in [-1, 1]; returns mean and standard deviation (B, C, h, w) of their latents, not yet scaled."""
