@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from train.report_words import Say
+
 Point = tuple[float, float | None]  # x, and y; None, or what is not finite, is a gap
 
 WIDTH, HEIGHT = 560, 280  # the drawing's own units, pixels where it is shown in full
@@ -81,9 +83,10 @@ class Axis:
         return log_ticks(self.low, self.high) if self.log else even_ticks(self.low, self.high)
 
 
-def draw(chart: Chart) -> str:
+def draw(chart: Chart, say: Say = str) -> str:
     """Return the chart as HTML: a figure with its legend, the drawing, and a table of the numbers; "" if there is nothing to draw."""
-    lines = [Line(line.name, cleaned(line.points, chart.log), line.colour % COLOURS, line.look) for line in chart.lines]
+    title = say(chart.title)
+    lines = [Line(_named(line, say), cleaned(line.points, chart.log), line.colour % COLOURS, line.look) for line in chart.lines]
     lines = [line for line in lines if any(y is not None for _, y in line.points)]
     if not lines:
         return ""
@@ -94,14 +97,19 @@ def draw(chart: Chart) -> str:
     paths = [f'<path class="{line.look}" style="--of:var(--c{line.colour})" d="{_path(line.points, across, up)}"/>' for line in lines]
     inner = _band(band, lines[0].colour, across, up) + "".join(paths)
     # A drawing inside the drawing cuts off what leaves the plot.
-    drawing = _axes(across, up, chart.unit)
+    drawing = _axes(across, up, say(chart.unit), say("step"))
     drawing += f'<svg x="{LEFT}" y="{TOP}" width="{ROOM}" height="{TALL}" viewBox="0 0 {ROOM} {TALL}">{inner}</svg>'
-    drawing += "".join(_dots(lines, across, up)) + _mark(chart.mark, across) + "".join(_strips(lines, xs, across, chart.epochs))
+    drawing += "".join(_dots(lines, across, up)) + _mark(chart.mark, across) + "".join(_strips(lines, xs, across, _Steps(chart.epochs, say)))
     return (
-        f'<figure class="chart"><figcaption>{escape(chart.title)}{_legend(lines, chart.log)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(spoken(chart.title, lines))}">{drawing}</svg>'
-        f"<details><summary>as numbers</summary>{_table(lines, xs, chart.epochs)}</details></figure>"
+        f'<figure class="chart"><figcaption>{escape(title)}{_legend(lines, say("logarithmic") if chart.log else "")}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(spoken(title, lines, say))}">{drawing}</svg>'
+        f"<details><summary>{say('as numbers')}</summary>{_table(lines, xs, _Steps(chart.epochs, say))}</details></figure>"
     )
+
+
+def _named(line: Line, say: Say) -> str:
+    """Return the name of a line, which may be the names of several parts."""
+    return ", ".join(map(say, line.name.split(", ")))
 
 
 def cleaned(points: Sequence[Point], log: bool) -> list[Point]:
@@ -153,20 +161,19 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def spoken(title: str, lines: Sequence[Line]) -> str:
+def spoken(title: str, lines: Sequence[Line], say: Say = str) -> str:
     """Say in words what the curves do, for those who do not see them."""
     told = []
     for line in lines:
         found = [(y, x) for x, y in line.points if y is not None]
         (low, at_low), (high, at_high) = min(found), max(found)
-        told.append(
-            f"{line.name} from {number(found[0][0])} to {number(found[-1][0])}, lowest {number(low)} at step {at_low:g}, "
-            f"highest {number(high)} at step {at_high:g}"
-        )
+        words = say("{name} from {first} to {last}, lowest {low} at step {at_low}, highest {high} at step {at_high}")
+        ends = {"first": number(found[0][0]), "last": number(found[-1][0])}
+        told.append(words.format(name=line.name, low=number(low), at_low=f"{at_low:g}", high=number(high), at_high=f"{at_high:g}", **ends))
     return f"{title}: {'; '.join(told)}"
 
 
-def _axes(across: Axis, up: Axis, unit: str) -> str:
+def _axes(across: Axis, up: Axis, unit: str, along: str) -> str:
     drawn = []
     for tick in up.ticks():
         y = TOP + TALL * (1 - up.place(tick))
@@ -178,7 +185,7 @@ def _axes(across: Axis, up: Axis, unit: str) -> str:
             x = LEFT + ROOM * across.place(tick)
             drawn.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + TALL}" y2="{TOP + TALL + 4}"/>')
             drawn.append(f'<text x="{x:.1f}" y="{TOP + TALL + 19}" text-anchor="middle">{tick:.0f}</text>')
-    drawn.append(f'<text x="{LEFT + ROOM / 2}" y="{HEIGHT - 6}" text-anchor="middle">step</text>')
+    drawn.append(f'<text x="{LEFT + ROOM / 2}" y="{HEIGHT - 6}" text-anchor="middle">{along}</text>')
     middle = TOP + TALL / 2
     drawn.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(unit)}</text>')
     return "".join(drawn)
@@ -217,18 +224,25 @@ def _mark(mark: tuple[float, str] | None, across: Axis) -> str:
     return f'{line}<text x="{x + gap:.1f}" y="{TOP - 8}" text-anchor="{side}">{escape(mark[1])}</text>'
 
 
-def _strips(lines: Sequence[Line], xs: Sequence[float], across: Axis, epochs: Mapping[float, int]) -> Iterator[str]:
+def _strips(lines: Sequence[Line], xs: Sequence[float], across: Axis, steps: _Steps) -> Iterator[str]:
     """Yield upright strips that say the numbers of all lines where the pointer is."""
     shown = thinned(xs, STRIPS)
     places = [LEFT + ROOM * across.place(x) for x in shown]
     edges = [LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), LEFT + ROOM]
     for x, left, right in zip(shown, edges[:-1], edges[1:], strict=True):
-        told = "\n".join([_step(x, epochs), *(f"{line.name} {number(nearest(line.points, x))}" for line in lines)])
+        told = "\n".join([steps.told(x), *(f"{line.name} {number(nearest(line.points, x))}" for line in lines)])
         yield f'<rect class="hit" x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{TALL}"><title>{escape(told)}</title></rect>'
 
 
-def _step(x: float, epochs: Mapping[float, int]) -> str:
-    return f"step {x:g}" + (f", epoch {epochs[x]}" if x in epochs else "")
+@dataclass(frozen=True)
+class _Steps:
+    """Tells steps with their epochs."""
+
+    epochs: Mapping[float, int]
+    say: Say
+
+    def told(self, x: float) -> str:
+        return f"{self.say('step')} {x:g}" + (f", {self.say('epoch')} {self.epochs[x]}" if x in self.epochs else "")
 
 
 def nearest(points: Sequence[Point], x: float) -> float | None:
@@ -244,19 +258,19 @@ def thinned(values: Sequence[float], most: int) -> list[float]:
     return [values[round(n * (len(values) - 1) / (most - 1))] for n in range(most)]
 
 
-def _legend(lines: Sequence[Line], log: bool) -> str:
+def _legend(lines: Sequence[Line], scale: str) -> str:
     keys = "".join(
         f'<span><svg viewBox="0 0 26 8" aria-hidden="true"><path class="{line.look}" style="--of:var(--c{line.colour})" d="M1 4H25"/></svg>'
         f"{escape(line.name)}</span>"
         for line in lines
     )
-    return f'<span class="key">{keys}{"<span>logarithmic</span>" if log else ""}</span>'
+    return f'<span class="key">{keys}{f"<span>{scale}</span>" if scale else ""}</span>'
 
 
-def _table(lines: Sequence[Line], xs: Sequence[float], epochs: Mapping[float, int]) -> str:
+def _table(lines: Sequence[Line], xs: Sequence[float], steps: _Steps) -> str:
     head = "".join(f'<th scope="col">{escape(line.name)}</th>' for line in lines)
     rows = "".join(
-        f'<tr><th scope="row">{_step(x, epochs)}</th>{"".join(f"<td>{number(nearest(line.points, x))}</td>" for line in lines)}</tr>'
+        f'<tr><th scope="row">{steps.told(x)}</th>{"".join(f"<td>{number(nearest(line.points, x))}</td>" for line in lines)}</tr>'
         for x in thinned(xs, ROWS)
     )
-    return f'<table><tr><th scope="col">step</th>{head}</tr>{rows}</table>'
+    return f'<table><tr><th scope="col">{steps.say("step")}</th>{head}</tr>{rows}</table>'

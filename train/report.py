@@ -187,13 +187,15 @@ def _sha256(path: Path, size: int, changed: int) -> str:
 
 def norms_of_file(path: Path | None) -> dict[str, Any]:
     """Compute the norms of a LoRA file's updates by block; the base's weights, which they would be a share of, are not there."""
+    if path is None:  # before torch is imported, which takes seconds
+        return {}
     from train.adapters.network import by_layer
     from train.export import read_lora
     from train.learning import by_block
     from train.tools.updates import update_norm
 
     try:
-        layers = by_layer(read_lora(path)[0]) if path else {}
+        layers = by_layer(read_lora(path)[0])
     except UserError:  # a whole checkpoint of a full fine-tune
         return {}
     norms = {name: norm for name, tensors in layers.items() if (norm := update_norm(tensors)) is not None}

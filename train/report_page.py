@@ -13,6 +13,7 @@ from prep.report_page import STYLE as FRAME
 from train import curves, report_images
 from train.curves import Chart, Line, number
 from train.report import RATE, tag_counts
+from train.report_words import Say
 
 TAGS = 30  # that are shown
 ROWS = 200  # pictures in the table
@@ -73,15 +74,22 @@ def render(report: ANY, folder: Path, tree: Path) -> str:
     return head + verdict(report) + figures(report) + "".join(sections) + FOOT
 
 
-def verdict(report: ANY) -> str:
+def verdict(report: ANY, say: Say = str) -> str:
     """Say what the run came to, in the words that it was judged with, or how far it is."""
-    found, last = report["verdict"] or {}, report["progress"]
-    of = f" of {last['steps']}" if last["steps"] and last["steps"] != last["step"] else ""
-    plain = f"step {last['step']}{of}" if report["state"] == "running" else f"{last['step']} steps"
-    best, so_far = best_of(report), " so far" if report["state"] == "running" else ""
-    judged = f"the best{so_far} is epoch {best.get('epoch')} (step {best['step']})" if best else "no pictures were held out, so it was not judged"
-    word = found.get("word") or report["state"]
+    found, last, running = report["verdict"] or {}, report["progress"], report["state"] == "running"
+    plain = f"{say('step')} {last['step']}{of(last, say)}" if running else say("{count} steps").format(count=last["step"])
+    best, judged = best_of(report), say("no pictures were held out, so it was not judged")
+    if best:
+        judged = say("the best so far is epoch {epoch} (step {step})" if running else "the best is epoch {epoch} (step {step})")
+        judged = judged.format(epoch=best.get("epoch"), step=best["step"])
+    word = found.get("word") or say(report["state"])
     return f'<div class="verdict" role="status"><p><b>{escape(str(word))}</b>{escape(str(found.get("sentence") or f"{plain}; {judged}"))}</p></div>'
+
+
+def of(progress: ANY, say: Say) -> str:
+    """Say how many steps the whole run has, where that is not the step that it is at."""
+    steps = progress["steps"]
+    return " " + say("of {count}").format(count=f"{steps:,}") if steps and steps != progress["step"] else ""
 
 
 def best_of(report: ANY) -> ANY:
@@ -92,28 +100,28 @@ def best_of(report: ANY) -> ANY:
     return next((entry for entry in found if entry["step"] == named), None) or min(scored, key=lambda entry: entry["score"], default={})
 
 
-def figures(report: ANY) -> str:
+def figures(report: ANY, say: Say = str) -> str:
     """Return the numbers that are looked for first."""
     last, best = report["progress"], best_of(report)
     base = best.get("base") or 1.0
     shares = [(name.replace("_", " "), percent(best.get(name)), "") for name in ("learned", "needs_keyword", "bleed") if best]
     band = f" ± {percent(best['band'] / base)}" if best.get("band") is not None else ""
     rows = [
-        ("steps", f"{last['step']:,}", f" of {last['steps']:,}" if last["steps"] and last["steps"] != last["step"] else ""),
+        ("steps", f"{last['step']:,}", of(last, say)),
         ("epochs", str(last["epoch"]), ""),
         ("mean loss at the end", number(last["mean_loss"]), ""),
         *([("held-out loss, share of the base's", percent(best["loss"] / base), band)] if best.get("loss") is not None else []),
         *shares,
         ("time in steps", duration(last["seconds"]), ""),
     ]
-    return f"<dl>{''.join(f'<div><dt>{title}</dt><dd>{value}<small>{more}</small></dd></div>' for title, value, more in rows)}</dl>"
+    return f"<dl>{''.join(f'<div><dt>{say(title)}</dt><dd>{value}<small>{more}</small></dd></div>' for title, value, more in rows)}</dl>"
 
 
-def charts(report: ANY) -> list[Chart]:
+def charts(report: ANY, say: Say = str) -> list[Chart]:
     """Return the curves of a run; those it has no numbers for are drawn as nothing."""
     run, held, best = report["curves"], report["validation"], best_of(report)
     epochs = {**dict(zip(run["step"], run["epoch"], strict=True)), **{entry["step"]: entry.get("epoch") for entry in held}}
-    mark = (best["step"], f"best, epoch {best.get('epoch')}") if best else None
+    mark = (best["step"], say("best, epoch {epoch}").format(epoch=best.get("epoch"))) if best else None
 
     def line(name: str, key: str, colour: int, look: str = "") -> Line:
         return Line(name, list(zip(run["step"], run[key], strict=True)), colour, look)
@@ -215,11 +223,12 @@ def data(summary: ANY) -> str:
     return f'<div class="columns">{"".join(f"<div><h3>{title}</h3>{body}</div>" for title, body in blocks if body)}</div>'
 
 
-def settings(found: ANY, changed: Sequence[str]) -> str:
+def settings(found: ANY, changed: Sequence[str], say: Say = str) -> str:
     """Return the settings that are not the default's, and behind a fold all of them."""
     own = table([(key, told(found[key])) for key in changed if key in found])
     rest = table([(key, told(value)) for key, value in found.items()])
-    return f"<p>Those that differ from the defaults.</p>{own}<details><summary>all {len(found)} settings</summary>{rest}</details>" if found else ""
+    head, fold = say("Those that differ from the defaults."), say("all {count} settings").format(count=len(found or ()))
+    return f"<p>{head}</p>{own}<details><summary>{fold}</summary>{rest}</details>" if found else ""
 
 
 def files(found: Sequence[ANY]) -> str:

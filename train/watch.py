@@ -15,6 +15,7 @@ from prep.web import PACKAGES, Guard, assets, guarded, serve
 from train import curves, report_page
 from train.control import WORDS
 from train.report import gather, plain, read_log
+from train.report_words import SAYS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -59,16 +60,17 @@ class Watch:
         newest = [path.stat() for path in found if path.exists()]
         return f"{len(found)}-{sum(stat.st_size for stat in newest)}-{max((stat.st_mtime_ns for stat in newest), default=0)}"
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self, language: str = "en") -> dict[str, Any]:
         """Return the parts of the page, HTML in which all that comes from files is escaped."""
+        say = SAYS[language]
         records = read_log(self.log)
         report = plain(gather(self.config.output, records, {"settings_now": self.config.flat()}, self.config.data.tree))
         return {
             "name": report["name"],
             "running": report["state"] == "running",
-            "head": report_page.verdict(report) + report_page.figures(report),
-            "curves": "".join(map(curves.draw, report_page.charts(report))),
-            "settings": report_page.settings(report["settings"], report["changed"]),
+            "head": report_page.verdict(report, say) + report_page.figures(report, say),
+            "curves": "".join(curves.draw(chart, say) for chart in report_page.charts(report, say)),
+            "settings": report_page.settings(report["settings"], report["changed"], say),
             "samples": report["samples"],
         }
 
@@ -103,10 +105,11 @@ def app(watch: Watch, token: str, port: int) -> Guard:
     from starlette.routing import Route
 
     def state(request: Request) -> Response:
-        stamp = watch.stamp()
+        language = "ru" if request.query_params.get("language") == "ru" else "en"
+        stamp = f"{watch.stamp()}-{language}"
         found: dict[str, Any] = {"stamp": stamp, "asked": watch.asked()}
         if request.query_params.get("stamp") != stamp and watch.log.exists() and watch.log.stat().st_size:
-            found |= watch.shown()
+            found |= watch.shown(language)
         return JSONResponse(found, headers=NEVER)
 
     def ask(request: Request) -> Response:

@@ -46,8 +46,9 @@ class Desk:
         return thread
 
     def load(self) -> None:
-        """Read the pictures, then their scores, and count the captions' tokens."""
+        """Read the pictures, then sizes that are not known and their scores, and count the captions' tokens."""
         self.library.load()
+        self.library.measure()
         self.sieve.read()
         for row in list(self.library.rows.values()):
             row.tokens  # noqa: B018 - counted once, before anybody asks

@@ -193,11 +193,21 @@ class Library:
             state = Snapshot.of(item, self.store)
             if self.rows[key].version != state.version:
                 self._take([key])
+            self.rows[key].width, self.rows[key].height = item.width, item.height
             return item, state
 
     def vocabulary(self) -> Counter[str]:
         """Count in how many captions each tag is, as it is spelled there."""
         return Counter(tag for row in list(self.rows.values()) for tag in set(tags_of(row.text)))
+
+    def measure(self) -> None:
+        """Read the sizes of pictures that no command has looked at yet."""
+        unmeasured = [row for row in list(self.rows.values()) if not row.width]
+        for row in unmeasured:
+            item = Item(row.key, self.store.folder / row.name)
+            self._measure(item)
+            row.width, row.height = item.width, item.height
+        self.changes += bool(unmeasured)
 
     def _measure(self, item: Item) -> None:
         from PIL import Image

@@ -81,6 +81,19 @@ def test_what_files_say_is_text_in_the_page(watch: Watch) -> None:
     assert "<script" not in found["head"] + found["curves"] + found["settings"] and "&lt;script&gt;" in found["settings"]
 
 
+def test_the_curves_and_figures_speak_russian_too(watch: Watch, client: TestClient) -> None:
+    judged = {"loss": 0.4, "base": 0.5, "score": 0.4, "band": 0.01, "learned": 0.2, "needs_keyword": 0.1, "bleed": 0.0}
+    records = [record(1), record(2), {**record(3), "lr_text_encoder": 1e-4, "validation": judged}]
+    watch.log.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
+    english = client.get("api/state").json()
+    found = client.get("api/state", params={"stamp": english["stamp"], "language": "ru"}).json()
+    head, shown = found["head"], found["curves"]
+    for words in ("Норма градиента", "лучшая, эпоха 1", "кодировщик текста", "числами", "логарифмическая шкала"):
+        assert words in shown
+    plain = re.sub(r"<[^>]*>", " ", head + shown + found["settings"].split("<table", 1)[0])
+    assert set(re.findall(r"[A-Za-z_]{3,}", plain)) == {"max_grad_norm", "UNet"}, plain
+
+
 def test_both_languages_say_all_that_the_page_asks_for() -> None:
     folder = Path(__file__).parents[2] / "train/watch_page"
     texts = "".join((folder / name).read_text(encoding="utf-8") for name in ("watch.js", "index.html"))

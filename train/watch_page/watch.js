@@ -26,8 +26,8 @@ function speak(name) {
 function put(id, html) {
   const node = byId(id);
   const open = [...node.querySelectorAll("details")].map((part) => part.open);
-  node.replaceChildren(document.createRange().createContextualFragment(html));
-  for (const part of node.querySelectorAll("[style]")) part.style.cssText = part.getAttribute("style");
+  node.replaceChildren(document.createRange().createContextualFragment(html.replaceAll(' style="', ' data-style="')));
+  for (const part of node.querySelectorAll("[data-style]")) part.style.cssText = part.dataset.style;
   node.querySelectorAll("details").forEach((part, index) => (part.open = open[index] || false));
 }
 
@@ -43,6 +43,7 @@ function turn() {
   if (!sheet) return;
   byId("sheet").src = `sample?${new URLSearchParams({ file: sheet.file, step: sheet.step })}`;
   byId("sheet").alt = t("samples");
+  byId("slider").hidden = sheets.length < 2;
   byId("at").textContent = t("step", { step: sheet.step });
   byId("slider").setAttribute("aria-valuetext", t("step", { step: sheet.step }));
 }
@@ -67,14 +68,18 @@ function draw(found) {
 
 async function look() {
   try {
-    const answer = await fetch(`api/state?${new URLSearchParams({ stamp })}`);
+    const answer = await fetch(`api/state?${new URLSearchParams({ stamp, language })}`);
     const found = await answer.json();
     if (answer.ok) draw(found);
     else byId("asked").textContent = found.error;
   } catch {
     byId("asked").textContent = t("gone");
   }
-  setTimeout(look, document.hidden ? 5 * EVERY : EVERY);
+}
+
+async function watch() {
+  await look();
+  setTimeout(watch, document.hidden ? 5 * EVERY : EVERY);
 }
 
 for (const word of ["stop", "save", "none"]) {
@@ -85,6 +90,9 @@ for (const word of ["stop", "save", "none"]) {
   });
 }
 byId("slider").addEventListener("input", turn);
-byId("language").addEventListener("change", (event) => speak(event.target.value));
+byId("language").addEventListener("change", (event) => {
+  speak(event.target.value);
+  look();
+});
 speak(language);
-await look();
+await watch();

@@ -74,8 +74,10 @@ class App {
   chosen() {
     const { selected } = this.gallery;
     const row = this.gallery.row();
-    if (selected.size > 1) this.batch.draw();
-    else if (row) this.editor.open(row.key);
+    if (selected.size > 1) {
+      this.editor.leave();
+      this.batch.draw();
+    } else if (row) this.editor.open(row.key);
     else this.editor.empty();
   }
 

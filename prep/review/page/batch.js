@@ -66,7 +66,7 @@ export class Batch {
     }
     const rows = answer.changes.map((change) => el("li", {}, el("b", {}, change.key), el("br"), ...marked(change.before, change.after)));
     const title = `${t(`batch.${edit.kind}`)}: ${Object.entries(edit).filter(([name]) => name !== "kind").map(([, value]) => value).join(", ")}`;
-    const go = el("button", { type: "button", disabled: !answer.count, onclick: () => this.app.many(edit, title) }, t("batch.do", { count: answer.count }));
+    const go = el("button", { type: "button", class: "main", disabled: !answer.count, onclick: () => this.app.many(edit, title) }, t("batch.do", { count: answer.count }));
     fill(found, el("p", {}, t("batch.would", { count: answer.count, of: answer.of })), go, el("ul", { class: "changes" }, ...rows));
     go.focus();
   }

@@ -110,6 +110,7 @@ export function adder(add, label) {
     });
     fill(options, ...choices);
     options.hidden = !found.length;
+    if (found.length) options.scrollIntoView({ block: "nearest" });
     input.setAttribute("aria-expanded", String(Boolean(found.length)));
     mark(-1);
   });

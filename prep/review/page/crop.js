@@ -43,13 +43,13 @@ export class CropTool {
     this.scale = scaleOf(one.width, one.height);
     this.canvas = el("canvas", { width: Math.round(one.width * this.scale), height: Math.round(one.height * this.scale), tabindex: 0, role: "application", "aria-label": t("crop.keys") });
     this.numbers = ["x0", "y0", "x1", "y1"].map((name, index) => {
-      const input = el("input", { type: "number", min: 0, max: index % 2 ? one.height : one.width, "aria-label": name });
+      const input = el("input", { type: "number", min: 0, max: index % 2 ? one.height : one.width, name });
       input.addEventListener("change", () => this.typed());
       return input;
     });
-    const apply = el("button", { type: "button", onclick: () => save(this.isWhole() ? null : this.crop) }, t("save"));
+    const apply = el("button", { type: "button", class: "main", onclick: () => save(this.isWhole() ? null : this.crop) }, t("save"));
     const whole = el("button", { type: "button", onclick: () => this.set([...this.whole]) }, t("crop.whole"));
-    fill(body, this.canvas, el("div", { class: "bar" }, ...this.numbers, whole, apply), el("p", { class: "soft" }, t("crop.keys")));
+    fill(body, this.canvas, el("div", { class: "bar" }, ...this.numbers.map((input) => el("label", { class: "inline" }, t(`crop.${input.name}`), input)), whole, apply), el("p", { class: "soft" }, t("crop.keys")));
     this.image = new Image();
     this.image.addEventListener("load", () => this.draw());
     this.image.src = picture(one);

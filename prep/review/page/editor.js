@@ -3,7 +3,7 @@
 import { get, picture, post } from "./api.js";
 import { adder, chips } from "./chips.js";
 import { byId, el, fill } from "./dom.js";
-import { reason, t } from "./words.js";
+import { because, t } from "./words.js";
 
 export class Editor {
   constructor(app) {
@@ -11,11 +11,12 @@ export class Editor {
     this.side = byId("side");
     this.detail = null;
     this.asText = false;
-    this.mine = null; // text that another tab's change kept from being saved
+    this.wanted = ""; // key of the picture that was asked for last
+    this.mine = new Map(); // key -> text that another tab's change kept from being saved
   }
 
   async open(key, focus = {}) {
-    const round = (this.round = (this.round || 0) + 1);
+    const round = this.leave(key);
     let detail;
     try {
       detail = await get("api/item", { key });
@@ -24,18 +25,24 @@ export class Editor {
       return;
     }
     if (round !== this.round) return;
-    if (!this.detail || this.detail.key !== key) this.mine = null;
     this.detail = detail;
     this.app.gallery.update([detail]);
     this.draw(focus);
   }
 
+  // Have answers that are under way come too late, as another picture or several are chosen.
+  leave(key = "") {
+    this.wanted = key;
+    return (this.round = (this.round || 0) + 1);
+  }
+
   draw(focus = {}) {
     const one = this.detail;
-    const image = el("img", { class: "big", src: picture(one), alt: one.text || one.name });
+    // With its size told, what is below does not move when the picture comes.
+    const image = el("img", { class: "big", src: picture(one), alt: one.text || one.name, width: one.width, height: one.height });
     image.addEventListener("dblclick", () => this.app.stage.open(one));
-    const state = one.dropped ? el("p", { class: "fault" }, t("aside.because", { reason: reason(one.dropped), detail: one.detail })) : "";
-    const proposed = one.proposed ? el("p", { class: "soft" }, t("proposed.because", { reason: reason(one.proposed), detail: one.detail })) : "";
+    const state = one.dropped ? el("p", { class: "fault" }, t("aside.because", { why: because(one.dropped, one.detail) })) : "";
+    const proposed = one.proposed ? el("p", { class: "soft" }, t("proposed.because", { why: because(one.proposed, one.detail) })) : "";
     fill(this.side, el("h2", {}, one.name), image, this.deeds(one), state, proposed, this.conflict(), ...this.caption(one, focus), this.why(one));
     if (focus.add) byId("add")?.focus();
   }
@@ -56,8 +63,8 @@ export class Editor {
       el("h3", {}, t("caption")), el("span", { class: one.tokens > one.chunk ? "long" : "soft", id: "tokens" }, t("tokens", { count: one.tokens, of: one.chunk })),
       el("button", { type: "button", "aria-pressed": String(text), onclick: () => this.switched() }, t("as.text")),
       el("span", { class: "soft" }, one.hand ? t("by.hand") : t("by.compiler")));
-    const meter = el("meter", { min: 0, max: Math.max(one.chunk * 3, one.tokens), high: one.chunk, value: one.tokens, "aria-label": t("tokens", { count: one.tokens, of: one.chunk }) });
-    const next = el("button", { type: "button", onclick: () => this.accept() }, t("accept"));
+    const meter = el("meter", { min: 0, max: Math.max(one.chunk * 3, one.tokens), high: one.chunk, optimum: 0, value: one.tokens, "aria-label": t("tokens", { count: one.tokens, of: one.chunk }) });
+    const next = el("button", { type: "button", class: "main", onclick: () => this.accept() }, t("accept"));
     const give = one.hand ? el("button", { type: "button", onclick: () => this.write("", {}, t("release")) }, t("release")) : "";
     const body = text ? [this.area(one)] : this.tags(one, focus);
     return [head, meter, ...body, el("div", { class: "bar" }, next, give)];
@@ -70,7 +77,7 @@ export class Editor {
   }
 
   area(one) {
-    const area = el("textarea", { id: "text", value: this.mine ?? one.text, "aria-label": t("caption"), rows: 8 });
+    const area = el("textarea", { id: "text", value: this.mine.get(one.key) ?? one.text, "aria-label": t("caption"), rows: 8 });
     area.addEventListener("input", async () => {
       const weighed = await post("api/tokens", { key: one.key, text: area.value }).catch(() => null);
       if (weighed && area.isConnected) byId("tokens").textContent = t("tokens", { count: weighed.tokens, of: weighed.chunk });
@@ -109,20 +116,21 @@ export class Editor {
   async send(edit, title, focus = {}) {
     const one = this.detail;
     const done = await this.app.edit(edit, title, { [one.key]: one.version });
-    if (done === true) this.mine = null;
-    if (done === "conflict" && edit.kind === "caption") this.mine = edit.text;
-    await this.open(one.key, focus);
+    if (done === true) this.mine.delete(one.key);
+    if (done === "conflict" && edit.kind === "caption") this.mine.set(one.key, edit.text);
+    if (this.wanted === one.key) await this.open(one.key, focus);
     return done === true;
   }
 
   conflict() {
-    if (this.mine === null || this.mine === this.detail.text) return "";
-    const mine = this.mine;
+    const { key, text } = this.detail;
+    const mine = this.mine.get(key) ?? text;
+    if (mine === text) return "";
     return el("div", { class: "conflict", role: "alert" },
       el("p", {}, t("conflict")), el("p", {}, el("ins", {}, mine)),
       el("div", { class: "bar" },
         el("button", { type: "button", onclick: () => this.write(mine) }, t("conflict.mine")),
-        el("button", { type: "button", onclick: () => { this.mine = null; this.draw(); } }, t("conflict.theirs"))));
+        el("button", { type: "button", onclick: () => { this.mine.delete(key); this.draw(); } }, t("conflict.theirs"))));
   }
 
   why(one) {
@@ -132,7 +140,7 @@ export class Editor {
   }
 
   empty() {
-    this.round = (this.round || 0) + 1;
+    this.leave();
     this.detail = null;
     fill(this.side, el("p", { class: "soft" }, t("choose")));
   }

@@ -30,6 +30,7 @@ export class Gallery {
     this.at = -1;
     this.anchor = -1;
     this.selected = new Map(); // key -> version
+    this.picked = (this.picked || 0) + 1; // selections so far
     this.round = (this.round || 0) + 1;
   }
 
@@ -119,8 +120,9 @@ export class Gallery {
 
   add(index, row) {
     const cell = this.cell(index, row);
+    const after = Math.min(...[...this.cells.keys()].filter((other) => other > index));
+    this.sheet.insertBefore(cell, this.cells.get(after) || null); // they are read aloud as they stand in the document
     this.cells.set(index, cell);
-    this.sheet.append(cell);
   }
 
   place(cell, index, columns) {
@@ -138,6 +140,7 @@ export class Gallery {
     ].filter(Boolean);
     const long = row.tokens > 75 ? " long" : "";
     const image = el("img", { src: thumb(row), alt: "", loading: "lazy", decoding: "async", draggable: false });
+    image.addEventListener("error", () => image.replaceWith(el("span", { class: "unseen" }))); // its file cannot be read
     const name = el("b", {}, row.name);
     const line = el("small", {}, el("span", { class: `tokens${long}` }, t("tokens.short", { count: row.tokens })), ...marks.map((mark) => el("i", {}, mark)));
     const said = [row.name, ...marks, row.text || t("caption.none")].join(", ");
@@ -163,6 +166,7 @@ export class Gallery {
   choose(index, focus = true) {
     this.at = index;
     this.anchor = index;
+    this.picked += 1;
     this.selected = new Map();
     const row = this.row();
     if (row) this.selected.set(row.key, row.version);
@@ -181,22 +185,29 @@ export class Gallery {
     const start = Math.min(this.anchor, to);
     const end = Math.max(this.anchor, to) + 1;
     this.at = to;
-    this.selected = new Map(await get("api/keys", { ...this.query, from: start, to: end }));
-    this.reveal();
-    this.draw();
-    this.changed();
+    if (await this.pick({ ...this.query, from: start, to: end })) this.reveal();
   }
 
-  async all() {
-    this.selected = new Map(await get("api/keys", this.query));
+  all() {
+    return this.pick(this.query);
+  }
+
+  // Select what the server lists, unless something else has been selected until it answers.
+  async pick(query) {
+    const mine = (this.picked += 1);
+    const found = await get("api/keys", query);
+    if (mine !== this.picked) return false;
+    this.selected = new Map(found);
     this.draw();
     this.changed();
+    return true;
   }
 
   toggle(index) {
     const row = this.rows.get(index);
     this.at = index;
     this.anchor = index;
+    this.picked += 1;
     if (!row) return;
     if (this.selected.has(row.key) && this.selected.size > 1) this.selected.delete(row.key);
     else this.selected.set(row.key, row.version);

@@ -44,7 +44,7 @@ export class MaskTool {
     size.addEventListener("input", () => (this.size = Number(size.value)));
     fill(body, this.view, el("div", { class: "bar" }, ...buttons, el("label", { class: "inline" }, t("mask.size"), size),
       el("button", { type: "button", onclick: () => save("") }, t("mask.clear")),
-      el("button", { type: "button", onclick: () => save(this.png()) }, t("save"))), el("p", { class: "soft" }, t("mask.keys")));
+      el("button", { type: "button", class: "main", onclick: () => save(this.png()) }, t("save"))), el("p", { class: "soft" }, t("mask.keys")));
   }
 
   // Go on with the strokes that were saved before.
@@ -160,7 +160,9 @@ function clear(image) {
 }
 
 function sheet(width, height) {
-  return el("canvas", { width, height });
+  const made = el("canvas", { width, height });
+  made.getContext("2d", { willReadFrequently: true });
+  return made;
 }
 
 function line(pen, x0, y0, x1, y1, size, colour) {

@@ -14,7 +14,7 @@ export async function showOverview(app) {
     return;
   }
   const to = (filter, words) => el("button", { type: "button", class: "link", onclick: () => { box.close(); app.find(filter); } }, words);
-  const parts = [shares, findings, tokens, tags, sizes, together].map((part) => part(found, to));
+  const parts = [shares, tokens, sizes, findings, tags, together].map((part) => part(found, to));
   fill(box, el("header", {}, el("h2", { id: "overview-name" }, t("overview")), el("button", { type: "button", onclick: () => box.close() }, t("close"))),
     el("div", { class: "columns" }, ...parts));
   box.showModal();
@@ -29,7 +29,11 @@ function section(title, ...children) {
 }
 
 function table(rows) {
-  return el("div", { class: "scroll" }, el("table", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell) => el("td", {}, cell))))));
+  return el("div", { class: "scroll" }, el("table", {}, ...rows.map((row) => el("tr", {}, ...row.map(cellOf)))));
+}
+
+function cellOf(cell) {
+  return el("td", { class: /^\d[\d.]*( \(|$)/.test(cell) ? "number" : "" }, cell);
 }
 
 function meter(share) {
@@ -56,9 +60,9 @@ function tokens(found, to) {
   const most = Math.max(1, ...found.tokens.map(([, , count]) => count));
   const rows = found.tokens.map(([first, last, count]) => {
     const bar = el("td", { class: first > 75 ? "over" : "" }, meter(count / most));
-    return el("tr", {}, el("td", {}, to(`tokens>=${first} AND tokens<=${last}`, `${first}–${last}`)), bar, el("td", {}, String(count)));
+    return el("tr", {}, el("td", {}, to(`tokens>=${first} AND tokens<=${last}`, `${first}–${last}`)), bar, cellOf(String(count)));
   });
-  return section("sort.tokens", el("table", {}, ...rows));
+  return section("lengths", el("table", {}, ...rows));
 }
 
 function tags(found, to) {

@@ -4,7 +4,7 @@ import { address, get, picture } from "./api.js";
 import { CropTool } from "./crop.js";
 import { byId, el, fill } from "./dom.js";
 import { MaskTool } from "./mask.js";
-import { reason, t } from "./words.js";
+import { because, t } from "./words.js";
 
 const VIEWS = ["pair", "crop", "mask", "copies"];
 
@@ -47,15 +47,15 @@ export class Stage {
 
   pair(body) {
     const one = this.one;
-    const now = figure(picture(one), `${t("after")}: ${one.width} × ${one.height}`);
-    const clean = one.retouched ? figure(picture(one, "clean"), t("cleaned")) : "";
-    const raw = one.source ? figure(picture(one, "raw"), `${t("before")}: ${one.source}`) : "";
+    const now = figure(one, picture(one), `${t("after")}: ${one.width} × ${one.height}`);
+    const clean = one.retouched ? figure(one, picture(one, "clean"), t("cleaned")) : "";
+    const raw = one.source ? figure(one, picture(one, "raw"), `${t("before")}: ${one.source}`) : "";
     fill(body, el("div", { class: "pair" }, raw, clean, now));
   }
 
   copies(body) {
     const figures = this.one.copies.map((copy) => {
-      const words = copy.dropped ? `${reason(copy.dropped)} ${copy.detail}` : t("copy.kept");
+      const words = copy.dropped ? because(copy.dropped, copy.detail) : t("copy.kept");
       const swap = copy.dropped ? el("button", { type: "button", onclick: () => this.swap(copy) }, t("copy.swap")) : el("b", {}, "✓");
       return el("figure", {}, el("img", { src: picture(copy), alt: copy.key }), el("figcaption", {}, swap, ` ${copy.key}: ${words}`));
     });
@@ -84,7 +84,7 @@ export class Stage {
   }
 }
 
-function figure(source, words) {
-  return el("figure", {}, el("img", { src: source, alt: words }), el("figcaption", {}, words));
+function figure(one, source, words) {
+  return el("figure", {}, el("img", { src: source, alt: words, width: one.width, height: one.height }), el("figcaption", {}, words));
 }
 

@@ -13,6 +13,11 @@ export function reason(name) {
   return table[`reason.${name}`] ? t(`reason.${name}`) : name.replaceAll("_", " ");
 }
 
+// A reason with its detail, which either goes on with the words ("of mira_03") or stands for itself.
+export function because(name, detail) {
+  return `${reason(name)}${!detail || detail.startsWith("of ") ? " " : ": "}${detail}`;
+}
+
 export function current() {
   return language;
 }

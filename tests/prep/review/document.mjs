@@ -90,6 +90,10 @@ export class Element {
       this.childNodes.push(child);
     }
   }
+  insertBefore(child, next) {
+    const after = next ? this.childNodes.slice(this.childNodes.indexOf(next)) : [];
+    this.append(child, ...after);
+  }
   replaceChildren(...children) {
     for (const child of this.childNodes) child.parentNode = null;
     this.childNodes = [];
@@ -117,6 +121,7 @@ export class Element {
   click() {
     this.dispatch(new Happening("click"));
   }
+  scrollIntoView() {}
   focus() {
     document.activeElement = this;
   }
