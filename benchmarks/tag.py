@@ -23,11 +23,12 @@ import numpy as np
 
 from prep.images import load, pixel_hash
 from prep.item import Store
+from prep.processor import multiplies_bytes
 from prep.scores import ScoreStore
 from prep.tag import Tag
 from prep.taggers import locate
 from prep.taggers.onnx_tagger import OnnxTagger
-from prep.taggers.precision import SAMPLE, lighter, multiplies_bytes
+from prep.taggers.precision import SAMPLE, lighter
 
 DRAWINGS = 300
 

@@ -2,10 +2,10 @@
 
 usage: python -m benchmarks.train_step BASE [--side 256] [--batch 1] [--steps 5] [--rank 16] [--precision no]
 
-BASE is any base model, such as one of random weights. All arms are given the same pictures, base, rank and optimizer (torch's fused AdamW) and
-take turns in one process, one precision each since accelerate takes no second, so that what else the machine does hits all alike: ours as
-`train run` takes it, the bare bound of train/bare.py, and a loop of the kind that diffusers' text-to-image LoRA example has, UNet and text
-encoder in peft with the same layers.
+BASE is a diffusers folder of Stable Diffusion 1.x, such as one of random weights. All arms are given the same pictures, base, rank and optimizer
+(torch's fused AdamW) and take turns in one process, one precision each since accelerate takes no second, so that what else the machine does
+hits all alike: ours as `train run` takes it, the bare bound of train/bare.py, and a loop of the kind that diffusers' text-to-image LoRA
+example has: diffusers' UNet and transformers' text encoder in peft, the same layers.
 Printed are ratios of medians and of minima, of the time that passed and of what the processor worked: on a shared machine the last tell most.
 """
 
@@ -80,11 +80,13 @@ def peft_arm(args: argparse.Namespace, job: Any, batch: Any, precision: str) -> 
     except ImportError as error:
         print(f"the loop of peft and accelerate is left out: {error}")
         return None
-    from train.families import load_model
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
     accelerator = Accelerator(mixed_precision=precision, cpu=job.runtime.device.type == "cpu")
-    model = load_model(args.base)
-    unet, encoder = model.unet.to(job.runtime.device), model.text_encoders[0].to(job.runtime.device)
+    unet = UNet2DConditionModel.from_pretrained(args.base, subfolder="unet", torch_dtype=torch.float32)
+    encoder = CLIPTextModel.from_pretrained(args.base, subfolder="text_encoder", torch_dtype=torch.float32)
+    unet, encoder = (part.requires_grad_(False).to(job.runtime.device) for part in (unet, encoder))
     if precision != "no":  # as the example does with what is frozen
         unet, encoder = (torch.nn.Module.to(part, dtype=job.runtime.dtype) for part in (unet, encoder))
     for part, leaves in ((unet, LEAVES), (encoder, TEXT_LEAVES)):

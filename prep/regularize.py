@@ -32,6 +32,7 @@ GENERATORS = {"diffusers": "train.sample:load_generator"}
 BUCKETS = ("train.config:TrainConfig", "train.dataset:bucket_rule")  # the settings of a run, and the rule of its buckets
 RECORD = Path(STORE, "regularize.json")  # in the folder of the pictures
 SAMPLERS = ("ddim", "euler", "dpmpp_2m")  # those that draw no new noise on the way, so that a batch equals single pictures
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 MATCH = "match"  # as a count: as many as training sees of the concept in an epoch
 
 
@@ -62,6 +63,7 @@ class Regularize(Command):
     size: int = option(0, help="Side in pixels; 0 = what the base model was trained at.", min=0)
     batch_size: int = option(8, help="Pictures drawn at once.", min=1)
     clip_skip: int = option(1, help="Which text encoder layer counts from the end.", min=1)
+    precision: str = option("auto", help="What to compute in; auto is fp16 on a GPU, bf16 on a processor that has it.", choices=PRECISIONS)
     seed: int = option(1000, help="Picture i is drawn from seed + i.", min=0)
     stock: bool = option(True, help="Take pictures that any project has drawn with the same settings, and keep those drawn for the next.")
     redo: bool = option(False, help="Draw anew what was drawn with other settings.")
@@ -137,9 +139,11 @@ class Regularize(Command):
 
         @cache
         def generator() -> Generator:
-            return load_object(GENERATORS["diffusers"])(self.base, clip_skip=self.clip_skip)
+            return load_object(GENERATORS["diffusers"])(self.base, clip_skip=self.clip_skip, precision=self.precision)
 
         facts = {"base": base_identity(self.base), "clip_skip": self.clip_skip, "sampler": self.sampler}
+        if self.precision != "auto":
+            facts["precision"] = self.precision
         return Drawer(folder, generator, settings, facts, self.batch_size, shelf, thumbs)
 
     def _jobs(self, place: Place, todo: list[int], drawer: Drawer) -> list[Job]:
@@ -183,9 +187,11 @@ class Regularize(Command):
 
     def _settings(self) -> dict[str, Any]:
         """Say what the pictures depend on."""
+        precision = {} if self.precision == "auto" else {"precision": self.precision}
         return {
             "class": self.class_, "base": self.base, "steps": self.steps, "guidance_scale": self.guidance_scale, "clip_skip": self.clip_skip,
             "negative_prompt": self.negative_prompt, "size": self.size, "seed": self.seed, "sampler": self.sampler, "matched": self.matched,
+            **precision,
         }  # fmt: skip
 
     def _drawn(self, folder: Path) -> list[Path]:

@@ -177,13 +177,12 @@ def _part_entries(part: str, model: Model, opened: Any, dtype: torch.dtype) -> I
 
 def _save_config(module: Any, folder: Path, dtype: torch.dtype) -> None:
     """Write a part's config.json, without the paths of this machine."""
-    config = json.loads(module.config.to_json_string(use_diff=False)) if hasattr(module.config, "to_json_string") else dict(module.config)
-    kept = {key: value for key, value in config.items() if key != "_name_or_path"}
-    if hasattr(module.config, "to_json_string"):
-        kept = {**kept, "architectures": [type(module).__name__], "dtype": str(dtype).rpartition(".")[2]}
+    name = type(module).__name__
+    if name.startswith("CLIP"):
+        marks = {"architectures": [name], "model_type": "clip_text_model", "dtype": str(dtype).rpartition(".")[2]}
     else:
-        kept = {"_class_name": type(module).__name__, **kept}
-    _write_json(folder / "config.json", kept)
+        marks = {"_class_name": name}
+    _write_json(folder / "config.json", {**module.config, **marks})
 
 
 def _scheduler(model: Model) -> dict[str, Any]:

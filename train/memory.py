@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from train.families.sd import Model
@@ -13,18 +13,9 @@ def checkpoint_gradients(model: Model, text_encoders: bool) -> None:
 
     See arxiv.org/abs/1604.06174. What is computed again is the same, dropout too, since an adapter draws its own from a seed.
     """
-    model.unet.enable_gradient_checkpointing()
-    for encoder in model.text_encoders if text_encoders else ():
-        _checkpoint_encoder(encoder)
+    from train.modules.blocks import Recomputed
 
-
-def _checkpoint_encoder(encoder: Any) -> None:
-    """Switch on a text encoder's own checkpointing, by the name that the installed transformers has for it."""
-    options = {"use_reentrant": False}  # the other kind gives no gradient where the input of a layer has none
-    if hasattr(encoder, "activation_checkpointing_enable"):
-        encoder.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    for module in encoder.modules():
-        if hasattr(module, "gradient_checkpointing"):
-            module.training = True  # a layer checkpoints in this mode only; the dropouts in it stay as they are, off
+    for part in (model.unet, *(model.text_encoders if text_encoders else ())):
+        for module in part.modules():
+            if isinstance(module, Recomputed):
+                module.recompute = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import inspect
 import io
@@ -56,6 +57,17 @@ def load_class(spec: str, extra: str) -> type[Optimizer]:
     if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
         raise UserError(f"{module} has no optimizer {name!r}" + _meant(name, dir(there), "look up the class's name there"))
     return found
+
+
+@functools.cache
+def uncompiled(kind: type[Optimizer]) -> type[Optimizer]:
+    """Return one of torch's optimizers without its wrappers for torch.compile, whose import takes as long as that of torch; others as they are."""
+    import torch
+
+    if not kind.__module__.startswith("torch.optim"):
+        return kind
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(methods["step"])})
 
 
 def check_arguments(found: type[Optimizer], arguments: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
 from train.config import OptimizerConfig, TrainConfig
-from train.optimizer_classes import Maker, check_arguments, load_class, parse_arguments, try_out
+from train.optimizer_classes import Maker, check_arguments, load_class, parse_arguments, try_out, uncompiled
 from train.schedules import SCHEDULES, Course
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def optimizer_maker(config: OptimizerConfig) -> Maker:
     row, arguments = row_of(config.optimizer), parse_arguments(config.optimizer_args)
     found: Any = load_class(row.optimizer_class, row.extra)
     check_arguments(found, arguments)
-    arguments = {"lr": config.learning_rate, **row.defaults, **arguments}
+    found, arguments = uncompiled(found), {"lr": config.learning_rate, **row.defaults, **arguments}
 
     def make(groups: list[dict[str, Any]]) -> Any:
         optimizer = found(groups, **arguments)

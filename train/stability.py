@@ -1,13 +1,13 @@
-"""The names that tensors have in single-file checkpoints, the layout of the models' own authors: the way back from diffusers' names.
+"""The names that tensors have in single-file checkpoints, the layout of the models' own authors, and those of diffusers, there and back.
 
-`train.families.single_file` reads such files by diffusers' own conversion; this is its inverse. Tables: github.com/Stability-AI/
-generative-models and github.com/mlfoundations/open_clip, whose modules give the names.
+`train.families.single_file` reads such files by these tables, and `train.checkpoint` writes them: github.com/Stability-AI/generative-models and
+github.com/mlfoundations/open_clip, whose modules give the names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ class Place:
     def from_file(self, tensor: Tensor) -> Tensor:
         """Turn the file's tensor into the part's."""
         tensor = tensor if self.third is None else tensor.chunk(3)[self.third]
-        tensor = tensor[:, :, 0, 0] if self.as_convolution else tensor
+        tensor = tensor[:, :, 0, 0] if self.as_convolution and tensor.ndim == 4 else tensor  # some files lack the two axes
         return tensor.T if self.transposed else tensor
 
 
@@ -72,17 +72,26 @@ def parts_of(model: Model) -> dict[str, Any]:
 
 def places_of(model: Model) -> list[Place]:
     """List all tensors of a model with their places in a single file."""
-    parts = parts_of(model)
-    found = [*_unet(model.unet), *_vae(model.vae)]
-    for (part, encoder), prefix in zip(list(parts.items())[2:], TEXT[model.family.name], strict=True):
-        for key, tensor in encoder.state_dict().items():
-            if tensor.is_floating_point():
-                found.append(_open_clip(part, key, prefix) if prefix.endswith(".model.") else Place(part, key, prefix + _inner(key)))
+    return places(parts_of(model), model.family.name)
+
+
+def places(parts: Mapping[str, Any], family: str) -> list[Place]:
+    """List all tensors of some parts, by their names in a diffusers folder, with their places in a single file of the family."""
+    found: list[Place] = []
+    for part, module in parts.items():
+        if part == "unet":
+            found += _unet(module)
+        elif part == "vae":
+            found += _vae(module)
+        else:
+            prefix = TEXT[family][int(part.removeprefix("text_encoder").removeprefix("_") or 1) - 1]
+            keys = [key for key, tensor in module.state_dict().items() if tensor.is_floating_point()]
+            found += [_open_clip(part, key, prefix) if prefix.endswith(".model.") else Place(part, key, prefix + _inner(key)) for key in keys]
     return found
 
 
 def _inner(key: str) -> str:
-    return key.removeprefix("text_model.")  # the level that transformers 5 dropped for one of the two classes
+    return key.removeprefix("text_model.")
 
 
 def _unet(unet: Any) -> Iterator[Place]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from prep.options import UserError, atomic_write
+from prep.processor import multiplies_bytes
 from prep.taggers import Located
 from prep.taggers.hub import sha256_of
 from prep.taggers.onnx_tagger import OnnxTagger
@@ -22,8 +23,6 @@ SAMPLE = 32  # pictures to calibrate with, and as many others to report on
 LISTED = 5  # tags named in the report
 PRECISIONS = ("fp32", "fp16", "int8")
 MATRICES = ("Conv", "MatMul", "Gemm")  # where the time goes
-# Processors with these flags multiply bytes without overflow; on others weights get 7 bits.
-VNNI = ("avx512_vnni", "avx_vnni", "asimddp")
 
 
 @dataclass(frozen=True)
@@ -153,12 +152,3 @@ def _kept_whole(graph: Any) -> list[str]:
 
 
 MAKERS = {"fp16": _half, "int8": _bytes}
-
-
-def multiplies_bytes(info: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether the processor multiplies 8-bit integers without overflow; without /proc it is taken not to."""
-    try:
-        words = set(info.read_text(encoding="ascii", errors="replace").split())
-    except OSError:
-        return False
-    return not words.isdisjoint(VNNI)

@@ -59,7 +59,7 @@ FAKE = Fake()
 LOADED: list[tuple[str, int]] = []
 
 
-def load_fake(base: str, clip_skip: int = 1) -> Fake:
+def load_fake(base: str, clip_skip: int = 1, precision: str = "auto") -> Fake:
     if base == "typo":
         raise UserError("there is no base model typo; check the name")
     LOADED.append((base, clip_skip))

@@ -19,11 +19,11 @@ from prep.cli import main
 from prep.item import Store
 from prep.options import UserError
 from prep.prepared import STEP_BACK, ahead, step_back
+from prep.processor import multiplies_bytes
 from prep.scores import ScoreStore
 from prep.tag import Tag
 from prep.taggers import TAGGERS
 from prep.taggers.onnx_tagger import OnnxTagger
-from prep.taggers.precision import multiplies_bytes
 from tests.prep.taggers.models import make_row, make_tagger
 
 

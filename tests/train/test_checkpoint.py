@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from torch import Tensor
 
 import train.tensor_stream
 from prep.options import UserError
+from tests.train.adapters.full_size import full_size
 from tests.train.families.ldm import to_ldm
 from tests.train.families.test_sdxl import base as xl_base  # noqa: F401  (a fixture)
 from tests.train.families.test_single_file import same
@@ -157,7 +156,7 @@ def test_full_size_names_are_the_published_ones(family: str) -> None:
     """Shapes only: the names, the count, and that readers see what it is."""
     from train.checkpoint import file_entries
 
-    model = on_meta(family)
+    model = full_size(family)
     entries = {entry.name: entry for entry in file_entries(model, torch.float16)}
     assert len(entries) == PUBLISHED[family]
     expected = to_ldm(model)
@@ -167,21 +166,6 @@ def test_full_size_names_are_the_published_ones(family: str) -> None:
     assert single_file.SIGNS[family] in entries and single_file.UNET in entries
     places = places_of(model)
     assert len({(place.part, place.key) for place in places}) == len(places)
-
-
-def on_meta(family: str) -> Any:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    def config(part: str) -> dict[str, Any]:
-        return json.loads((single_file.CONFIGS / family / part / "config.json").read_text(encoding="utf-8"))
-
-    with torch.device("meta"):
-        encoders: list[Any] = [CLIPTextModel(CLIPTextConfig(**config("text_encoder")))]
-        if family == "sdxl":
-            encoders.append(CLIPTextModelWithProjection(CLIPTextConfig(**config("text_encoder_2"))))
-        unet, vae = UNet2DConditionModel.from_config(config("unet")), AutoencoderKL.from_config(config("vae"))
-    return SimpleNamespace(unet=unet, vae=vae, text_encoders=encoders, family=FAMILIES[family], path=Path("none"), scheduler_config={})
 
 
 SHAPES = st.lists(st.integers(0, 4), max_size=3)

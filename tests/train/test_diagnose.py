@@ -10,7 +10,6 @@ import torch
 from prep.options import UserError
 from tests.train.test_run import configured
 from train.families import load_model
-from train.families.sd import text_core
 from train.replay import first_break
 from train.run import prepare, start, take_step
 from train.runtime import Runtime
@@ -94,7 +93,7 @@ def test_a_module_of_the_base_that_overflows(tiny_base: Path, tiny_tree: Path) -
 def test_a_part_of_the_text_encoder_that_overflows(tiny_base: Path, tiny_tree: Path) -> None:
     job, state = ready(tiny_base, tiny_tree)
     with torch.no_grad():
-        text_core(job.model.text_encoders[0]).encoder.layers[1].mlp.fc1.weight.fill_(3e38)
+        job.model.text_encoders[0].text_model.encoder.layers[1].mlp.fc1.weight.fill_(3e38)
     assert re.search(r"text_encoder\.\S*layers\.1\.mlp\.fc1 is the first that is not finite", told(job, state))
 
 

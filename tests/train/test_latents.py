@@ -80,7 +80,7 @@ def test_a_changed_vae_encodes_anew(tiny_base: Path, tmp_path: Path, change: str
         with torch.no_grad():
             model.vae.quant_conv.bias += 0.01
     else:
-        model.vae.register_to_config(scaling_factor=0.5)
+        model.vae.config["scaling_factor"] = 0.5
         model.use_vae(model.vae)
     cache = LatentCache.open(Store(tmp_path), model)
     assert hash_vae(model.vae) != before

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from prep.options import UserError
 from tests.train.adapters.bases import LoRANetwork
 from train.config import OptimizerConfig, TrainConfig
 from train.lion import Lion
-from train.optimizer_classes import parse_arguments
+from train.optimizer_classes import parse_arguments, uncompiled
 from train.optimizers import (
     OPTIMIZERS,
     build_optimizer,
@@ -247,3 +248,32 @@ def test_lion_takes_the_papers_step() -> None:
 
 def test_every_row_says_what_it_is() -> None:
     assert all(dataclasses.asdict(row)["description"].endswith(".") for row in OPTIMIZERS.values())
+
+
+STEP = """
+import sys, torch
+from train.optimizer_classes import load_class, uncompiled
+own, plain = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+kind = load_class("torch.optim:" + sys.argv[1], "")
+ours = uncompiled(kind)([{"params": [own], "lr": 0.1}])
+for parameter, optimizer in ((own, ours), (plain, None)):
+    optimizer = optimizer or kind([{"params": [plain], "lr": 0.1}])
+    for step in range(3):
+        parameter.grad = torch.tensor([1.0, -2.0, 0.5]) * (step + 1)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert parameter.grad is None
+    assert optimizer is not ours or "torch._dynamo" not in sys.modules, "it imports the compiler"
+assert type(ours).__name__ == sys.argv[1] and own.requires_grad and own.grad_fn is None
+assert torch.equal(own, plain) and ours.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
+"""
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adagrad"])
+def test_torchs_optimizers_step_without_the_compiler(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", STEP, name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_other_optimizers_are_as_they_are() -> None:
+    assert uncompiled(Lion) is Lion

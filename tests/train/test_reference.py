@@ -1,7 +1,7 @@
 """The whole step against a plain float64 reference: the loss and every LoRA gradient, from the formulas and the base alone.
 
 The reference shares no code with the trainer: it merges each update into a copy of the base's weights, runs diffusers' and
-transformers' own modules, and works the loss out sample by sample.
+transformers' own networks, and works the loss out sample by sample.
 """
 
 from __future__ import annotations
@@ -109,21 +109,37 @@ def snr_table(zero_terminal: bool) -> list[float]:
     return found
 
 
-def merged(module: Any, prefix: str, halves: dict[str, Tensor], modules: dict[int, str]) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Libraries:
+    """The base's parts as diffusers and transformers load them."""
+
+    text_encoder: Any
+    unet: Any
+
+
+@pytest.fixture(scope="module")
+def libraries(tiny_base: Path) -> Libraries:
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    encoder = CLIPTextModel.from_pretrained(tiny_base / "text_encoder").double().requires_grad_(False)
+    return Libraries(encoder.eval(), UNet2DConditionModel.from_pretrained(tiny_base / "unet").double().requires_grad_(False).eval())
+
+
+def merged(module: Any, halves: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
     """The module's weights with alpha / rank * up @ down added to those that have an update."""
     weights = dict(module.named_parameters())
     for path, child in module.named_modules():
-        name = modules.get(id(child))
-        if name:
+        if name := names.get(path.removeprefix("text_model.")):
             down, up = halves[f"{name}.down"], halves[f"{name}.up"]
             update = ALPHA / RANK * up.flatten(1) @ down.flatten(1)
             weights[f"{path}.weight"] = child.weight.detach() + update.view(child.weight.shape)
     return weights
 
 
-def encode(model: Model, weights: dict[str, Tensor], ids: Tensor, clip_skip: int) -> Tensor:
+def encode(encoder: Any, weights: dict[str, Tensor], ids: Tensor, clip_skip: int) -> Tensor:
     """Each chunk of 77 tokens apart, the layer counted from the last, the final norm; of the chunks' marks the outer ones stay."""
-    encoder, states = model.text_encoders[0], []
+    states = []
     norm = next(child for path, child in encoder.named_modules() if path.endswith("final_layer_norm"))
     for chunk in ids.unbind(0):
         output = torch.func.functional_call(encoder, weights, (), {"input_ids": chunk[None], "output_hidden_states": True})
@@ -165,20 +181,24 @@ def drawn(data: Sample, case: Case) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     return latents, noise, added, timesteps
 
 
-def reference(model: Model, net: LoRANetwork, case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+def reference(model: Model, base: Libraries, net: LoRANetwork, case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     halves: dict[str, Tensor] = {}
     for name, layer in net.layers.items():
         halves |= {f"{name}.down": layer.down.detach().double().requires_grad_(), f"{name}.up": layer.up.detach().double().requires_grad_()}
     modules = {id(target.module): target.name for target in model.targets()}
-    text, unet = (merged(module, prefix, halves, modules) for module, prefix in ((model.text_encoders[0], "lora_te"), (model.unet, "lora_unet")))
+    names = [
+        {path.removeprefix("text_model."): modules[id(child)] for path, child in part.named_modules() if id(child) in modules}
+        for part in (model.text_encoders[0], model.unet)
+    ]
+    text, unet = merged(base.text_encoder, halves, names[0]), merged(base.unet, halves, names[1])
     data = batch(model, case, torch.float64)
     latents, noise, added, timesteps = drawn(data, case)
     table, losses = snr_table(bool(case.objective.get("zero_terminal_snr"))), []
     for i, t in enumerate(timesteps):
         signal, sigma = math.sqrt(table[t]), math.sqrt(1 - table[t])
-        states = encode(model, text, data.input_ids[i], case.clip_skip)
+        states = encode(base.text_encoder, text, data.input_ids[i], case.clip_skip)
         noisy = signal * latents[i] + sigma * added[i]
-        prediction = torch.func.functional_call(model.unet, unet, (noisy[None], t), {"encoder_hidden_states": states[None]}).sample[0]
+        prediction = torch.func.functional_call(base.unet, unet, (noisy[None], t), {"encoder_hidden_states": states[None]}).sample[0]
         target = noise[i] if case.prediction_type == "epsilon" else signal * noise[i] - sigma * latents[i]
         snr = table[t] / (1 - table[t])
         loss = loss_of_element(prediction - target, case, snr, t)
@@ -218,13 +238,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_loss_and_gradients_equal_the_reference(model: Model, case: Case) -> None:
+def test_loss_and_gradients_equal_the_reference(model: Model, libraries: Libraries, case: Case) -> None:
     net = network(model, torch.float64)
     try:
         loss, grads = ours(model, net, case, torch.float64)
     finally:
         net.remove()
-    wanted_loss, wanted = reference(model, net, case)
+    wanted_loss, wanted = reference(model, libraries, net, case)
     assert loss.item() == pytest.approx(wanted_loss.item(), rel=1e-6)
     assert grads.keys() == wanted.keys()
     largest = max(grad.abs().max().item() for grad in wanted.values() if grad is not None)

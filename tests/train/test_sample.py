@@ -1,6 +1,7 @@
 """Drawn pictures: the same as diffusers draws, alone or in a batch, with and without a saved LoRA; and the sheet."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from tests.train.adapters.bases import LoRANetwork
 from train.export import read_lora, save_lora
 from train.families import load_model
 from train.families.sd import Model
-from train.sample import Generator, load_generator, token_length
+from train.sample import Generator, drawing_type, load_generator, token_length
 from train.sheet import grid
+from train.tools.drawing import Weighted, attached
 
 PROMPTS = ["tok, 1girl, smile", "a photo of a cat"]
 
@@ -133,6 +135,29 @@ def test_clip_skip_changes_the_picture(model: Model) -> None:
 
 def test_generator_for_regularization_loads_a_base(tiny_base: Path) -> None:
     assert len(list(load_generator(str(tiny_base), clip_skip=2).draw(["a"], [1], steps=1))) == 1
+
+
+def test_half_precision_draws_nearly_the_same(tiny_base: Path, lora_file: Path) -> None:
+    whole, half = (load_generator(str(tiny_base), precision=precision) for precision in ("fp32", "bf16"))
+    assert (half.model.unet.dtype, half.model.text_encoders[0].dtype, half.model.vae.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    drawn = []
+    for generator in (whole, half):
+        with attached(generator.model, [Weighted(lora_file)]):
+            (image,) = generator.draw(["a cat"], [1], steps=3)
+        drawn.append(np.asarray(image, np.float32) / 255)
+    assert 0 < np.abs(drawn[0] - drawn[1]).mean() < 0.02
+
+
+def test_what_is_drawn_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path / "base.safetensors"
+    base.write_bytes(b"")
+    for has_bf16, size, expected in ((True, 2 * 10**9, torch.bfloat16), (True, 10**6, torch.float32), (False, 2 * 10**9, torch.float32)):
+        monkeypatch.setattr("train.sample.multiplies_bf16", lambda has_bf16=has_bf16: has_bf16)
+        os.truncate(base, size)
+        assert drawing_type("auto", False, str(base)) == expected
+    assert drawing_type("auto", True, str(base)) == torch.float16 and drawing_type("fp32", True, str(base)) == torch.float32
+    with pytest.raises(UserError, match="precision is fp16, but there is no GPU"):
+        drawing_type("fp16", False, str(base))
 
 
 def test_sheet_shows_every_picture_large_enough_and_in_place() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prep.clip_bpe import EOS
 from prep.options import UserError, load_object
 from train.families.base import PARTS, WEIGHT_SUFFIXES, Family, Target, weights_file
-from train.families.single_file import SUFFIXES, family_name, load_vae
+from train.families.single_file import SUFFIXES, family_name
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,8 @@ def load_model(base: str, dtype: torch.dtype | None = None, *, vae: str = "", pr
         raise UserError(f"{path} does not say what it predicts; give --prediction-type epsilon (the 512 px base) or v_prediction (the 768 px one)")
     model: Model = importlib.import_module(family.module).load(path, family, dtype or torch.float32)
     if vae:
+        from train.families.parts import load_vae
+
         model.use_vae(load_vae(Path(vae).expanduser(), family))
     if prediction_type:
         model.predict(prediction_type)

@@ -54,10 +54,14 @@ class Target:
 
 def weights_file(folder: Path, part: str) -> Path | None:
     """Find the weights of one part of a diffusers folder, whole or in shards; None if there are none."""
+    return weights_in(folder / part, PARTS[part])
+
+
+def weights_in(folder: Path, stem: str) -> Path | None:
+    """Find the weights that lie in a part's own folder."""
     for suffix in WEIGHT_SUFFIXES:
-        stem, _, kind = suffix.rpartition(".")
-        whole = folder / part / f"{PARTS[part]}{suffix}"
-        index = folder / part / f"{PARTS[part]}.{kind}.index{stem}.json"
+        variant, _, kind = suffix.rpartition(".")
+        whole, index = folder / f"{stem}{suffix}", folder / f"{stem}.{kind}.index{variant}.json"
         found = next((path for path in (whole, index) if path.exists()), None)
         if found:
             return found

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prep.clip_bpe import VOCAB_SIZE, chunks
+from prep.clip_bpe import chunks
 from prep.options import UserError
-from train.families import single_file
-from train.families.base import Family, Target, weights_file
+from train.families import parts, single_file
+from train.families.base import Family, Target
 
 # The layers inside each transformer of the UNet that LoRA files hold (kohya's layout). Names are spelled out here and not
 # taken from module paths, which libraries rename: a layer that is missing must be an error, never a smaller LoRA.
@@ -97,7 +95,7 @@ class Model:
         for families whose UNet is told how a picture was made (see SDXLModel). `weights` (B, chunks, 77) multiply each token's state.
         """
         output = self._encoded(self.text_encoders[0], input_ids, clip_skip)
-        states = text_core(self.text_encoders[0]).final_layer_norm(output.hidden_states[-clip_skip])
+        states = self.text_encoders[0].text_model.final_layer_norm(output.hidden_states[-clip_skip])
         return Conditioning(weighted(joined(states.unflatten(0, input_ids.shape[:2])), weights).to(self.device))
 
     def _encoded(self, encoder: Any, input_ids: Tensor, clip_skip: int) -> Any:
@@ -107,23 +105,23 @@ class Model:
             raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {self.path.name} has {layers} layers; give 1 to {layers}")
         # The encoder's own device: a frozen one whose captions are encoded already stays on the CPU.
         device = next(encoder.parameters()).device
-        return encoder(input_ids=input_ids.to(device).flatten(0, 1), output_hidden_states=True)
+        return encoder(input_ids.to(device).flatten(0, 1))
 
     def denoise(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predict the noise or the velocity, by `prediction_type`, of noisy latents (B, 4, h, w)."""
-        prediction: Tensor = self.unet(noisy_latents, timesteps, encoder_hidden_states=conditioning.states).sample
+        prediction: Tensor = self.unet(noisy_latents, timesteps, conditioning.states)
         return prediction
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode pixels (B, 3, H, W) in [-1, 1] to mean and standard deviation (B, 4, h, w) of their scaled latents."""
-        posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
-        return posterior.mean * self.scaling_factor, posterior.std * self.scaling_factor
+        mean, deviation = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
+        return mean * self.scaling_factor, deviation * self.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Decode scaled latents (B, 4, h, w) to pixels (B, 3, H, W) in [0, 1]."""
-        pixels: Tensor = self.vae.decode(latents.to(self.vae.device, self.vae.dtype) / self.scaling_factor).sample
+        pixels: Tensor = self.vae.decode(latents.to(self.vae.device, self.vae.dtype) / self.scaling_factor)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def targets(self) -> list[Target]:
@@ -132,7 +130,7 @@ class Model:
 
     def _text_targets(self) -> Iterator[Target]:
         for prefix, encoder in zip(self.family.text_encoder_prefixes, self.text_encoders, strict=True):
-            for i, layer in enumerate(text_core(encoder).encoder.layers):
+            for i, layer in enumerate(encoder.text_model.encoder.layers):
                 for name in TEXT_LAYERS:
                     yield Target(key(prefix, "text_model.encoder.layers", i, name), layer.get_submodule(name), "text_encoder")
 
@@ -154,64 +152,9 @@ class Model:
             yield from ((f"{path}.attentions.{i}", transformer) for i, transformer in enumerate(getattr(block, "attentions", ())))
 
 
-def load(path: Path, family: Family, dtype: torch.dtype) -> Model:
-    """Load a diffusers folder, all weights frozen; raises UserError if a part is missing or does not fit."""
-    from transformers import CLIPTextModel
-
-    parts = load_parts(path, family, dtype, [CLIPTextModel])
-    return Model(family, path, **parts)
-
-
-def load_parts(path: Path, family: Family, dtype: torch.dtype, encoders: Sequence[Any]) -> dict[str, Any]:
-    """Load what a Model is made of, the text encoders with the given classes; raises UserError if the parts do not fit each other."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    if path.is_file():
-        return single_file.load_parts(path, family, dtype, encoders)
-    scheduler_config = json.loads((path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    unet = load_part(UNet2DConditionModel, path, "unet", dtype)
-    found = [load_part(kind, path, f"text_encoder{f'_{n}' if n > 1 else ''}", dtype) for n, kind in enumerate(encoders, 1)]
-    # The VAE stays in float32: it runs once a picture, and some overflow in half precision.
-    vae = load_part(AutoencoderKL, path, "vae", torch.float32)
-    for encoder in found:
-        if encoder.config.vocab_size != VOCAB_SIZE:
-            words = encoder.config.vocab_size
-            raise UserError(f"the text encoder of {path} knows {words} tokens, not CLIP's {VOCAB_SIZE}; give a base model with CLIP's vocabulary")
-    width = sum(encoder.config.hidden_size for encoder in found)
-    if unet.config.cross_attention_dim != width:
-        raise UserError(
-            f"in {path} the text encoder is {width} wide, but the UNet reads {unet.config.cross_attention_dim}; fetch the base model anew"
-        )
-    return {"unet": unet, "vae": vae, "text_encoders": found, "scheduler_config": scheduler_config}
-
-
-def load_part(kind: Any, folder: Path, name: str, dtype: torch.dtype) -> Any:
-    from safetensors import SafetensorError
-
-    file = weights_file(folder, name)
-    if file is None:
-        raise UserError(f"{folder / name} has no weights; fetch the base model anew")
-    variant = "fp16" if ".fp16." in file.name else None
-    try:
-        with _no_bars():
-            part = kind.from_pretrained(folder / name, torch_dtype=dtype, variant=variant, local_files_only=True)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be loaded ({str(error).strip().splitlines()[0]}); fetch the base model anew") from None
-    return part.requires_grad_(False).eval()
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers from drawing a bar of its own, on terminals and in log files alike, for a load that takes a moment."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+def load(path: Path, family: Family, dtype: torch.dtype, kind: type[Model] = Model) -> Model:
+    """Load a diffusers folder or a single file, all weights frozen; raises UserError if a part is missing or does not fit."""
+    return kind(family, path, **(single_file if path.is_file() else parts).load_parts(path, family, dtype))
 
 
 def joined(states: Tensor) -> Tensor:
@@ -222,11 +165,6 @@ def joined(states: Tensor) -> Tensor:
 def weighted(states: Tensor, weights: Tensor | None) -> Tensor:
     """Multiply joined states (B, 75 * chunks + 2, C) by the weights of their tokens (B, chunks, 77); as in sd-scripts their mean changes."""
     return states if weights is None else states * joined(weights[..., None]).to(states)
-
-
-def text_core(encoder: Any) -> Any:
-    """Return what holds a text encoder's layers and final norm: transformers 5 dropped the `text_model` level, 4 has it."""
-    return getattr(encoder, "text_model", encoder)
 
 
 def key(*parts: str | int) -> str:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from prep.clip_bpe import chunks
+from train.families import sd
 from train.families.base import Family
-from train.families.sd import Conditioning, Model, joined, load_parts, weighted
+from train.families.sd import Conditioning, Model, joined, weighted
 
 
 class SDXLModel(Model):
@@ -33,7 +34,7 @@ class SDXLModel(Model):
         for ids, encoder in zip(input_ids.unbind(1), self.text_encoders, strict=True):
             output = self._encoded(encoder, ids, clip_skip)
             states.append(joined(output.hidden_states[-clip_skip - 1].unflatten(0, ids.shape[:2])))
-            pooled = getattr(output, "text_embeds", pooled)
+            pooled = output.text_embeds
         assert pooled is not None
         if sizes is None:
             sizes = torch.tensor([[self.resolution, self.resolution, 0, 0, self.resolution, self.resolution]]).expand(len(input_ids), 6)
@@ -42,9 +43,7 @@ class SDXLModel(Model):
 
     def denoise(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predict the noise or the velocity, by `prediction_type`, of noisy latents (B, 4, h, w)."""
-        told = {"text_embeds": conditioning.pooled, "time_ids": conditioning.sizes}
-        output = self.unet(noisy_latents, timesteps, encoder_hidden_states=conditioning.states, added_cond_kwargs=told)
-        prediction: Tensor = output.sample
+        prediction: Tensor = self.unet(noisy_latents, timesteps, conditioning.states, conditioning.pooled, conditioning.sizes)
         return prediction
 
     def _transformers(self) -> Iterator[tuple[str, Any]]:
@@ -60,8 +59,6 @@ class SDXLModel(Model):
             yield from ((f"output_blocks.{down * i + j}.1", part) for j, part in enumerate(getattr(block, "attentions", ())))
 
 
-def load(path: Path, family: Family, dtype: torch.dtype) -> SDXLModel:
-    """Load a diffusers folder, all weights frozen; raises UserError if a part is missing or does not fit."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-    return SDXLModel(family, path, **load_parts(path, family, dtype, [CLIPTextModel, CLIPTextModelWithProjection]))
+def load(path: Path, family: Family, dtype: torch.dtype) -> Model:
+    """Load a diffusers folder or a single file, all weights frozen; raises UserError if a part is missing or does not fit."""
+    return sd.load(path, family, dtype, SDXLModel)

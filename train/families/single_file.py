@@ -1,15 +1,12 @@
 """Single-file checkpoints, as people share them: one .safetensors or .ckpt in the layout of the models' own authors.
 
-What a file is follows from the names of its tensors. The configurations lie beside this module, so nothing is fetched. The conversion
-of the layout is diffusers' own.
+What a file is follows from the names of its tensors. The configurations lie beside this module, so nothing is fetched.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,71 +59,35 @@ def family_name(path: Path) -> str:
 
 def read(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a checkpoint; raises UserError for a file that is broken or that holds code."""
-    import pickle
-    import zipfile
-
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from train.families.parts import UnreadableError, read_tensors
 
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))  # the oldest files are no zip
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} holds code besides weights, or is damaged, and is not opened; take the model's .safetensors file") from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read ({_reason(error)}); fetch it anew") from None
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no tensors by name; give the file of a base model")
-    return {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+        return read_tensors(path)
+    except UnreadableError as error:
+        raise UserError(f"{path} {error}") from None
 
 
-def load_parts(path: Path, family: Family, dtype: torch.dtype, encoders: Sequence[Any], configs: Path | None = None) -> dict[str, Any]:
-    """Load what a Model is made of, as `train.families.sd.load_parts` does; `configs` is a diffusers folder, by default the family's own."""
+def load_parts(path: Path, family: Family, dtype: torch.dtype, configs: Path | None = None) -> dict[str, Any]:
+    """Load what a Model is made of, as `train.families.parts` does; `configs` is a diffusers folder, by default the family's own."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+
+    from train.families.parts import empty_parts, fill
+    from train.stability import places
 
     configs = configs or CONFIGS / family.name
     state = _plain(read(path))
-    options = {"config": str(configs), "local_files_only": True}
+    parts = empty_parts(configs, family)
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for place in places(parts, family.name):
+        if place.name in state:
+            tensors.setdefault(place.part, {})[place.key] = place.from_file(state[place.name])
     try:
-        with _quiet():
-            unet = UNet2DConditionModel.from_single_file(state, subfolder="unet", torch_dtype=dtype, **options)
-            # The VAE stays in float32: it runs once a picture, and some overflow in half precision.
-            vae = AutoencoderKL.from_single_file(state, subfolder="vae", torch_dtype=torch.float32, **options)
-            found = [
-                create_diffusers_clip_model_from_ldm(kind, state, subfolder=f"text_encoder{f'_{n}' if n > 1 else ''}", torch_dtype=dtype, **options)
-                for n, kind in enumerate(encoders, 1)
-            ]
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} cannot be loaded as {family.title} ({_reason(error)}); it may be damaged, pruned too far, or an inpainting model"
-        ) from None
-    for part in (unet, vae, *found):
-        part.requires_grad_(False).eval()
-    return {"unet": unet, "vae": vae, "text_encoders": found, "scheduler_config": scheduler_config(state, configs)}
-
-
-def load_vae(path: Path, family: Family) -> Any:
-    """Load a VAE of its own from a single file or a diffusers folder, in float32."""
-    import torch
-    from diffusers import AutoencoderKL
-
-    if not path.exists():
-        raise UserError(f"there is no VAE at {path}; give a VAE's file or diffusers folder")
-    try:
-        with _quiet():
-            if path.is_dir():
-                vae = AutoencoderKL.from_pretrained(path, torch_dtype=torch.float32, local_files_only=True)
-            else:
-                options = {"config": str(CONFIGS / family.name), "subfolder": "vae", "local_files_only": True}
-                vae = AutoencoderKL.from_single_file(read(path), torch_dtype=torch.float32, **options)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be loaded as a VAE ({_reason(error)}); give a VAE's file or diffusers folder") from None
-    return vae.requires_grad_(False).eval()
+        # The VAE stays in float32: it runs once a picture, and some overflow in half precision.
+        found = {part: fill(module, tensors.get(part, {}), torch.float32 if part == "vae" else dtype) for part, module in parts.items()}
+    except ValueError as error:
+        raise UserError(f"{path} cannot be loaded as {family.title} ({error}); it may be damaged, pruned too far, or an inpainting model") from None
+    texts = [found[part] for part in family.parts if part.startswith("text")]
+    return {"unet": found["unet"], "vae": found["vae"], "text_encoders": texts, "scheduler_config": scheduler_config(state, configs)}
 
 
 def scheduler_config(state: dict[str, Tensor], configs: Path) -> dict[str, Any]:
@@ -139,26 +100,9 @@ def scheduler_config(state: dict[str, Tensor], configs: Path) -> dict[str, Any]:
     return config
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give the text encoder of the first anime models the names that all others have."""
     if SIGNS["sd1 (NovelAI)"] not in state:
         return state
     old, new = "cond_stage_model.transformer.", "cond_stage_model.transformer.text_model."
     return {name.replace(old, new) if name.startswith(old) and not name.startswith(new) else name: value for name, value in state.items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep diffusers from listing the tensors that a part of the file has no use for."""
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,27 +111,14 @@ def bare_model(path: Path, family: Family) -> Model:
     """Make a model of the base's configurations whose weights take no memory."""
     import importlib
 
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
     from train.families import single_file
+    from train.families.parts import empty_parts
 
     folder = path if path.is_dir() else single_file.CONFIGS / family.name
-
-    def config(part: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
-        return found
-
-    try:
-        with torch.device("meta"):
-            unet, vae = UNet2DConditionModel.from_config(config("unet")), AutoencoderKL.from_config(config("vae"))
-            kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-            encoders = [kinds[part](CLIPTextConfig(**config(part))) for part in family.parts if part in kinds]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"the configurations of {folder} cannot be read ({str(error).splitlines()[0]}); fetch the base model anew") from None
+    parts = empty_parts(folder, family)
+    encoders = [module for part, module in parts.items() if part.startswith("text")]
     kind: Any = getattr(importlib.import_module(family.module), "SDXLModel" if family.name == "sdxl" else "Model")
-    found: Model = kind(family, path, unet=unet, vae=vae, text_encoders=encoders, scheduler_config=_scheduler(path, folder))
+    found: Model = kind(family, path, unet=parts["unet"], vae=parts["vae"], text_encoders=encoders, scheduler_config=_scheduler(path, folder))
     return found
 
 

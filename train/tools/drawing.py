@@ -61,7 +61,7 @@ def attached(model: Model, loras: Sequence[Weighted]) -> Iterator[None]:
         for lora in loras:
             state, targets = read_lora(lora.path)[0], all_targets(model)
             check_family(state, targets, str(lora.path))
-            network = Network.from_state(targets, {key: tensor.float() for key, tensor in state.items()}).to(model.device)
+            network = Network.from_state(targets, {key: tensor.float() for key, tensor in state.items()}).to(model.device, model.unet.dtype)
             network.multiplier = lora.weight
             networks.append(network)
         yield

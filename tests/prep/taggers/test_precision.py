@@ -6,8 +6,9 @@ from PIL import Image
 
 from pipelines.pocket import drawings
 from prep.options import UserError
+from prep.processor import multiplies_bytes
 from prep.taggers import locate
-from prep.taggers.precision import lighter, multiplies_bytes
+from prep.taggers.precision import lighter
 
 
 def test_the_pocket_tagger_in_bytes_flips_hardly_a_tag(tmp_path: Path) -> None:

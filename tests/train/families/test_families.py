@@ -13,37 +13,16 @@ from hypothesis import strategies as st
 from prep.clip_bpe import BOS, EOS
 from prep.options import UserError
 from tests.train.adapters.bases import LoRANetwork
+from tests.train.adapters.full_size import full_size
 from train.families import FAMILIES, find_base, find_family, load_model
 from train.families.sd import Conditioning, Model
 
 DATA = Path(__file__).parent.parent / "data"
-TEXT = {
-    "sd1": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "sd2": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
-}
-UNET = {
-    "sd1": {"cross_attention_dim": 768, "attention_head_dim": 8},
-    "sd2": {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
-}
 
 
 @pytest.fixture(scope="module")
 def model(tiny_base: Path) -> Model:
     return load_model(str(tiny_base))
-
-
-def full_size(name: str) -> Model:
-    """A model of the real dimensions whose weights take no memory."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device("meta"):
-        text_encoder = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **TEXT[name]))
-        unet = UNet2DConditionModel(sample_size=64, **UNET[name])
-        vae = AutoencoderKL(
-            block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4
-        )
-    return Model(FAMILIES[name], Path(name), unet=unet, vae=vae, text_encoders=[text_encoder], scheduler_config={})
 
 
 @pytest.mark.parametrize(("name", "golden"), [("sd1", "lora-sd15-dim32-keys"), ("sd2", "lora-sd21-dim32-keys")])
@@ -68,10 +47,9 @@ def test_everything_is_frozen_and_in_eval_mode(model: Model) -> None:
 
 def test_clip_skip_counts_layers_from_the_last(model: Model) -> None:
     encoder, ids = model.text_encoders[0], model.tokenize(["a cat", "tok, a dog"])
-    norm = getattr(encoder, "text_model", encoder).final_layer_norm
+    norm = encoder.text_model.final_layer_norm
     with torch.no_grad():
-        output = encoder(input_ids=ids[:, 0], output_hidden_states=True)
-        assert torch.equal(model.conditioning(ids).states, output.last_hidden_state)
+        output = encoder(ids[:, 0])
         for skip in (1, 2, 3):
             assert torch.equal(model.conditioning(ids, skip).states, norm(output.hidden_states[-skip]))
     with pytest.raises(UserError, match="clip_skip is 4"):
@@ -83,7 +61,8 @@ def test_long_captions_are_encoded_chunk_by_chunk(model: Model, length: int) -> 
     ids = model.tokenize(["tag, " * 150, "short"], length)
     with torch.no_grad():
         states = model.conditioning(ids).states
-        apart = [model.text_encoders[0](input_ids=ids[:, i]).last_hidden_state for i in range(length // 75)]
+        encoder = model.text_encoders[0]
+        apart = [encoder.text_model.final_layer_norm(encoder(ids[:, i]).hidden_states[-1]) for i in range(length // 75)]
     assert states.shape == (2, length + 2, 32)
     wanted = [apart[0][:, :1], *(part[:, 1:-1] for part in apart), apart[-1][:, -1:]]
     assert torch.allclose(states, torch.cat(wanted, 1), atol=1e-5)
@@ -101,8 +80,7 @@ def test_latents_are_scaled_and_come_back(model: Model) -> None:
     pixels = torch.rand(2, 3, 64, 96) * 2 - 1
     mean, std = model.encode_images(pixels)
     assert mean.shape == std.shape == (2, 4, 16, 24) and (std > 0).all()
-    posterior = model.vae.encode(pixels).latent_dist
-    assert torch.allclose(mean, posterior.mean * 0.18215)
+    assert torch.allclose(mean, model.vae.encode(pixels)[0] * 0.18215)
     decoded = model.decode_latents(mean)
     assert decoded.shape == (2, 3, 64, 96) and decoded.min() >= 0 and decoded.max() <= 1
 
@@ -184,7 +162,7 @@ def test_broken_weights_are_refused(tiny_base: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_base, folder)
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_model(str(folder))
 
 

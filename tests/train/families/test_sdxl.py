@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from prep.clip_bpe import write_tokenizer
 from tests.train.adapters.bases import LoRANetwork
+from tests.train.adapters.full_size import full_size
 from train.cache import Store
 from train.config import TrainConfig
 from train.families import FAMILIES, find_family, load_model
@@ -79,22 +80,8 @@ def pipeline(base: Path) -> Any:
 
 
 def test_keys_and_shapes_equal_the_golden_ones() -> None:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
+    full = full_size("sdxl")
     with torch.device("meta"):
-        first = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12))
-        second = CLIPTextModelWithProjection(
-            CLIPTextConfig(
-                vocab_size=49408, hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280
-            )
-        )
-        unet = UNet2DConditionModel(
-            sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048, attention_head_dim=(5, 10, 20),
-            transformer_layers_per_block=(1, 2, 10), addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816, **LAYOUT,
-        )  # fmt: skip
-        vae = AutoencoderKL(block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-        full = SDXLModel(FAMILIES["sdxl"], Path("xl"), unet=unet, vae=vae, text_encoders=[first, second], scheduler_config={})
         network = LoRANetwork(full.targets(), 32, 16.0)
     assert full.resolution == 1024
     found = {f"{key}.lora_{half}.weight": list(getattr(layer, half).shape) for key, layer in network.layers.items() for half in ("down", "up")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,9 @@ def test_a_vae_of_its_own_takes_the_bases_place(tiny: Callable[..., Path], tiny_
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.5)
-    other.save_pretrained(tmp_path / "vae")
+    (tmp_path / "vae").mkdir()
+    shutil.copy(tiny_base / "vae" / "config.json", tmp_path / "vae")
+    save_file(other.state_dict(), tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
     model = load_model(str(file), vae=str(tmp_path / "vae"))
     plain = load_model(str(file))
     assert torch.equal(model.vae.encoder.conv_in.weight, plain.vae.encoder.conv_in.weight * 1.5) and model.vae.dtype == torch.float32
