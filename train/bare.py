@@ -40,7 +40,7 @@ class BareStep:
         """Return a layer's own computation plus a LoRA, of the rank that `down` has."""
         wide = module.weight.ndim == 4
         rank = self.job.config.network.network_dim if down is None else len(down)
-        device = module.weight.device
+        device = self.job.runtime.device
         first = nn.Parameter(torch.randn(rank, *module.weight.shape[1:], device=device) / rank)
         second = nn.Parameter(torch.zeros(len(module.weight), rank, *((1, 1) if wide else ()), device=device))
         self.parameters += [first, second]

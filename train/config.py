@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.options import UserError, build, load_object, option, settings_of, unknown_keys
+from train.memory_config import MemoryConfig
 from train.subsets import Subset, read_subsets
 
 
@@ -213,6 +214,7 @@ class TrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> TrainConfig:
@@ -276,6 +278,7 @@ SECTIONS: dict[str, type] = {
     "objective": ObjectiveConfig,
     "validation": ValidationConfig,
     "output": OutputConfig,
+    "memory": MemoryConfig,
 }
 
 # Settings that change neither the weights nor their order: a stopped run may go on with others.
@@ -300,6 +303,7 @@ FREE = frozenset(
         "save_last_n",
         "report_pictures",
         "gradient_checkpointing",
+        "blocks_to_swap",
         "log_with",
         "log_tracker_name",
         "sample_every_n_epochs",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prep.options import UserError
+from train.adapters import ADAPTERS
 from train.log import BOARDS, missing
 from train.optimizer_classes import parse_arguments
 from train.optimizers import FOREIGN, OPTIMIZERS, learning_rates, row_of
@@ -28,6 +29,7 @@ def conflicts_of_training(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     yield from _of_objective(config.objective)
     yield from _of_optimizer(config)
     yield from _of_full(config)
+    yield from _of_memory(config)
     log_with = config.output.log_with
     yield log_with in BOARDS and missing(log_with), f'log_with = "{log_with}" needs a package; run `pip install {log_with}`, or leave log_with away'
 
@@ -39,6 +41,18 @@ def _of_full(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     yield (
         network.full and bool(others),
         f"full = true trains the base's own weights, which {', '.join(others)} cannot apply to; leave {'it' if len(others) == 1 else 'them'} away",
+    )
+
+
+def _of_memory(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    network, memory = config.network, config.memory
+    asked = [name for name, on in (("base_precision", memory.base_precision != "auto"), ("blocks_to_swap", bool(memory.blocks_to_swap))) if on]
+    words = " and ".join(asked)
+    yield bool(asked) and network.full, f"full = true trains the weights that {words} would hold otherwise; leave {words} away"
+    algo, reads = network.network_algo, not network.full and ADAPTERS[network.network_algo].reads_base
+    yield (
+        bool(asked) and reads,
+        f"{algo} computes with the base's own weights, so {words} cannot go with it; take lora, or leave {words} away",
     )
 
 

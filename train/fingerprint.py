@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 MARK = "atelier_run"  # the key in a LoRA file's metadata
 
 
-def fingerprint_of(config: TrainConfig, folders: Iterable[Folder], modules: Iterable[nn.Module], processes: int = 1) -> dict[str, Any]:
-    """Say what a run depends on: settings, processes, the tree's content, the base's weights; not paths, so a project may move."""
+def fingerprint_of(config: TrainConfig, folders: Iterable[Folder], base: str, processes: int = 1) -> dict[str, Any]:
+    """Say what a run depends on: settings, processes, the tree's content, the base's weights; not paths, so a project may move.
+
+    `base` is the `weights_digest` of the base as it was opened: what holds it in 8 bits afterwards makes it no other base.
+    """
     settings = {key: value for key, value in config.flat().items() if key not in FREE}
     start = Path(config.network.network_weights).expanduser()
     digest = hashlib.sha256(start.read_bytes()).hexdigest()[:12] if start.is_file() else ""
     subsets = (*read_tree_subsets(config.data.tree, type(config.data)), *config.data.subsets)
-    contents = {"the LoRA it starts from": digest, "the tree": tree_digest(folders), "the base model": weights_digest(modules)}
+    contents = {"the LoRA it starts from": digest, "the tree": tree_digest(folders), "the base model": base}
     return {**settings, **contents, "processes": processes, "the subsets": "; ".join(map(str, subsets))}
 
 

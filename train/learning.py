@@ -85,13 +85,14 @@ def learning_arithmetic(job: Job, state: TrainState) -> list[str]:
 def one_step(job: Job, state: TrainState, part: str) -> Iterator[tuple[float, float]]:
     """Yield for each LoRA layer of a part: how far one step at its rate moves the update, as a share of the base's weights; and the rate."""
     from train.adapters.lora import LoRALayer
+    from train.stored import base_weight
 
     rates = {id(parameter): group["base_lr"] for group in state.optimizer.param_groups for parameter in group["params"]}
     own = {id(parameter) for parameter in state.network.parameters_of(part)}
     modules = base_modules(job)
     for name, layer in state.network.layers.items():
         if isinstance(layer, LoRALayer) and id(layer.up) in own:
-            rate, weight = rates[id(layer.up)], float(modules[name].weight.detach().float().norm())
+            rate, weight = rates[id(layer.up)], float(base_weight(modules[name]).norm())
             yield layer.scale * rate * len(layer.up) ** 0.5 * float(layer.down.detach().norm()) / max(weight, 1e-30), rate
 
 
@@ -99,10 +100,12 @@ def relative_norms(job: Job, network: Network) -> dict[str, float]:
     """Return each layer's norm of its update as a share of the norm of the base's weight."""
     import torch
 
+    from train.stored import base_weight
+
     modules = base_modules(job)
     with torch.no_grad():
         return {
-            name: float(layer.weight_update().double().norm() / modules[name].weight.double().norm().clamp(min=1e-30))  # type: ignore[operator]
+            name: float(layer.weight_update().double().norm() / base_weight(modules[name]).double().norm().clamp(min=1e-30))  # type: ignore[operator]
             for name, layer in network.layers.items()
         }
 

@@ -42,7 +42,7 @@ def rotate(config: TrainConfig, base: tuple[Runtime, Model, list[Folder]], signa
     runs: list[list[tuple[float, Judgement]]] = []
     for fold in range(config.validation.validation_folds):
         own = part_of(config, fold)
-        fingerprint = fingerprint_of(own, folders, (model.unet, model.vae, *model.text_encoders), runtime.processes.count)
+        fingerprint = fingerprint_of(own, folders, model.digest, runtime.processes.count)
         job = prepare(own, runtime, model, fingerprint, fold)
         if not job.data.held.training:  # more parts than groups of pictures
             continue

@@ -16,10 +16,10 @@ from train.conflicts import rate_note
 from train.control import Control
 from train.diagnose import why
 from train.ema import Ema
-from train.fingerprint import fingerprint_of, finished_run
+from train.fingerprint import fingerprint_of, finished_run, weights_digest
 from train.learning import learning_arithmetic
 from train.log import StepLog, open_board, track
-from train.memory import checkpoint_gradients
+from train.memory import check_network, make_room
 from train.milestones import judged, reach
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
@@ -46,7 +46,7 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
     with processes.quiet(), StopSignals() as signals:
         folders = checked_tree(config.data)
         runtime, model = open_base(config, processes)
-        fingerprint = fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders), processes.count)
+        fingerprint = fingerprint_of(config, folders, model.digest, processes.count)
         if restart:
             with processes.first_alone():
                 config.output.file("-state.pt").unlink(missing_ok=True)
@@ -81,6 +81,7 @@ def open_base(config: TrainConfig, processes: Processes) -> tuple[Runtime, Model
     model.scheduler_config = with_zero_terminal_snr(model.scheduler_config, config.objective.zero_terminal_snr)  # samples are drawn by it too
     for line in merge_base_weights(config.network, model):
         print(line)
+    model.digest = weights_digest((model.unet, model.vae, *model.text_encoders))
     return runtime, model
 
 
@@ -97,22 +98,17 @@ def checked_tree(config: DataConfig) -> list[Folder]:
 
 
 def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: dict[str, Any], fold: int | None = None) -> Job:
-    """Encode the pictures, then make room for training: the VAE leaves the device, the rest takes the compute type.
+    """Encode the pictures, then make room for training (train/memory.py).
 
     `fold` is the number of the part that is held out instead of validation_split's.
     """
     from train.dataset import TrainingSet
 
-    model.to(runtime.device)
+    for part in (model.vae, *model.text_encoders):
+        part.to(runtime.device)
     with runtime.processes.first_alone():
         data = TrainingSet.load(config, model, track, runtime.processes.count, fold)
-    model.vae.to("cpu")
-    if not config.network.full:  # whose weights stay in float32, the frozen ones too: all are saved
-        runtime.place(model.unet, *(() if data.text else model.text_encoders))
-    for encoder in model.text_encoders if data.text else ():
-        encoder.to("cpu")  # captions that are encoded need none; samples are then encoded there
-    if config.output.gradient_checkpointing:
-        checkpoint_gradients(model, config.network.train_text_encoder)
+    make_room(config, runtime, model, data.text is None)
     schedule = NoiseSchedule.from_config(model.scheduler_config, model.prediction_type)
     return Job(config, runtime, model, data, schedule, fingerprint, data.steps)
 
@@ -127,6 +123,7 @@ def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
     config = job.config
     generator = torch.Generator().manual_seed(config.output.seed)  # set anew by each batch: all chance is a function of seed and batch
     network = full_network(config, job.model) if config.network.full else build_network(config.network, job.model, generator).to(job.runtime.device)
+    check_network(network, config.memory)
     state = TrainState(
         network, build_optimizer(config.optimizer, network, samples_per_step(config, job.runtime.processes.count)), generator, job.runtime.scaler
     )

@@ -142,7 +142,7 @@ class Trainer:
     def _open(self, setting: Setting) -> Run:
         runtime, model, folders = self.base
         config, output = setting.config, setting.config.output
-        fingerprint = {**fingerprint_of(config, folders, (model.unet, model.vae, *model.text_encoders)), "sweep": "1"}
+        fingerprint = {**fingerprint_of(config, folders, model.digest), "sweep": "1"}
         with redirect_stdout(StringIO()):
             job = prepare(config, runtime, model, fingerprint)
             if not job.data.held.training:

@@ -38,6 +38,7 @@ class AdapterRow:
     readers: tuple[str, ...] = ("A1111", "ComfyUI", "diffusers")
     dropouts: tuple[str, ...] = ("network_dropout", "rank_dropout", "module_dropout")
     has_rank: bool = True  # rs_lora, alpha and ranks mean something
+    reads_base: bool = True  # computes with the base's weight, which must be at hand then
 
 
 LYCORIS = "train.adapters.lycoris:LycorisLayer"
@@ -81,7 +82,12 @@ ADAPTERS: dict[str, AdapterRow] = {
         (".dora_scale",),
         readers=("ComfyUI",),
     ),
-    "lora": AdapterRow("train.adapters.lora:LoRALayer", "Low-rank update; every reader takes it (arxiv.org/abs/2106.09685).", (".lora_down.weight",)),
+    "lora": AdapterRow(
+        "train.adapters.lora:LoRALayer",
+        "Low-rank update; every reader takes it (arxiv.org/abs/2106.09685).",
+        (".lora_down.weight",),
+        reads_base=False,
+    ),
 }
 
 

@@ -55,6 +55,8 @@ class Model:
         self.unet: Any = unet
         self.text_encoders: list[Any] = list(text_encoders)
         self.scheduler_config = scheduler_config
+        self.digest = ""  # of its weights as they were opened; a run says it
+        self.swap: Any = None  # train.swap.Swap, while blocks of the UNet wait in the CPU's memory
         self.use_vae(vae)
         sample_size = self.unet.config.sample_size
         self.resolution: int = sample_size * self.vae_scale if sample_size else family.resolution

@@ -204,7 +204,7 @@ RULES: dict[str, Rule] = {
     "mixed_precision": precision,
     "save_precision": save_precision,
     **dict.fromkeys(("full_fp16", "full_bf16"), HALF),
-    **dict.fromkeys(("fp8_base", "fp8_base_unet"), lost("the base is not held in 8 bits; lower resolution if memory is short")),
+    **dict.fromkeys(("fp8_base", "fp8_base_unet"), lost("it changes the result a little; set base_precision if memory is short")),
     "gradient_checkpointing": take_if_there("gradient_checkpointing", "there is none; lower train_batch_size or resolution if memory is short"),
     "cpu_offload_checkpointing": lost("activations are not moved off the GPU; lower train_batch_size or resolution if memory is short"),
     **dict.fromkeys(("xformers", "sdpa", "mem_eff_attn", "lowram", "highvram", "vae_batch_size", "max_data_loader_n_workers"), MACHINE),

@@ -1,0 +1,19 @@
+"""The settings of the memory ladder: how the frozen base is held, and who chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prep.options import option
+
+PRECISIONS = ("auto", "fp8", "int8")
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """How the frozen base is held while a LoRA trains."""
+
+    base_precision: str = option(
+        "auto", help="Type that the base's frozen layers are held in; auto is that of the computation, the others are 8 bits.", choices=PRECISIONS
+    )
+    blocks_to_swap: int = option(0, help="Blocks of the UNet whose frozen weights wait in the CPU's memory, the largest first; 0 swaps none.", min=0)
