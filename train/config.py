@@ -304,6 +304,8 @@ FREE = frozenset(
         "report_pictures",
         "gradient_checkpointing",
         "blocks_to_swap",
+        "fit",
+        "memory_limit",
         "log_with",
         "log_tracker_name",
         "sample_every_n_epochs",

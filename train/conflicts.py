@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prep.options import UserError
 from train.adapters import ADAPTERS
+from train.ladder import parse_bytes
 from train.log import BOARDS, missing
 from train.optimizer_classes import parse_arguments
 from train.optimizers import FOREIGN, OPTIMIZERS, learning_rates, row_of
@@ -48,6 +49,13 @@ def _of_memory(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     network, memory = config.network, config.memory
     asked = [name for name, on in (("base_precision", memory.base_precision != "auto"), ("blocks_to_swap", bool(memory.blocks_to_swap))) if on]
     words = " and ".join(asked)
+    limit = memory.memory_limit
+    if limit:
+        try:
+            parse_bytes(limit)
+        except UserError as error:
+            yield True, str(error)
+    yield bool(limit) and not memory.fit, f"memory_limit = {limit!r} is what fit keeps to, which is off; set fit = true"
     yield bool(asked) and network.full, f"full = true trains the weights that {words} would hold otherwise; leave {words} away"
     algo, reads = network.network_algo, not network.full and ADAPTERS[network.network_algo].reads_base
     yield (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from prep.options import UserError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from train.config import TrainConfig
@@ -26,20 +27,26 @@ def make_room(config: TrainConfig, runtime: Runtime, model: Model, encoders_run:
     if config.network.full:  # whose weights stay in float32, the frozen ones too: all are saved
         model.unet.to(runtime.device)
     else:
-        running = model.text_encoders if encoders_run else []
-        hold_base(config.memory, runtime, model, running)
-        runtime.place(model.unet, *running)
+        parts = placed_parts(model, encoders_run)
+        hold_base(config.memory, runtime, model, parts[1:])
+        runtime.place(*parts)
     if config.output.gradient_checkpointing:
         checkpoint_gradients(model, config.network.train_text_encoder)
 
 
-def hold_base(memory: MemoryConfig, runtime: Runtime, model: Model, running: list[Any]) -> None:
+def placed_parts(model: Model, encoders_run: bool) -> list[Any]:
+    """List the parts that a step runs through, the UNet first."""
+    return [model.unet, *(model.text_encoders if encoders_run else ())]
+
+
+def hold_base(memory: MemoryConfig, runtime: Runtime, model: Model, running: list[Any], device: torch.device | None = None) -> None:
     """Store the frozen layers of the UNet's blocks and of the text encoders that run in 8 bits, and let blocks wait in the CPU's memory.
 
     The first and last convolution and what encodes the timestep stay as they are: they are small, and errors in them reach all others.
+    `device` is where the layers are, if not where the run computes.
     Raises UserError if the device has no such type, or the base is held otherwise already.
     """
-    from train.stored import Stored, store
+    from train.stored import store
     from train.swap import Swap, blocks_of, chosen
 
     kind = "" if memory.base_precision == "auto" else memory.base_precision
@@ -47,9 +54,9 @@ def hold_base(memory: MemoryConfig, runtime: Runtime, model: Model, running: lis
         raise UserError('base_precision = "fp8", but Apple GPUs have no such type; set it to "int8"')
     layers = [layer for block in blocks_of(model.unet) for layer in block.layers]
     layers += [layer for encoder in running for layer in encoder_layers(encoder)]
-    before = {layer.kind for layer in layers if isinstance(layer, Stored) and layer.kind}
-    if before - {kind}:
-        raise UserError(f'the base is held in {before.pop()} already, and what follows wants "{memory.base_precision}"; give it a run of its own')
+    before = held_in(model)
+    if before not in ("", kind):
+        raise UserError(f'the base is held in {before} already, and what follows wants "{memory.base_precision}"; give it a run of its own')
     if model.swap is not None:
         model.swap.end()
         model.swap = None
@@ -57,11 +64,18 @@ def hold_base(memory: MemoryConfig, runtime: Runtime, model: Model, running: lis
     waiting = {id(layer) for block in swapped for layer in block.layers}
     for layer in layers:
         if kind:
-            store(layer, kind, runtime.device)
+            store(layer, kind, device or runtime.device)
         if id(layer) in waiting:
             layer.weight.data = layer.weight.data.to("cpu", runtime.dtype if layer.weight.is_floating_point() else None)
     if swapped:
         model.swap = Swap(swapped, runtime.device)
+
+
+def held_in(model: Model) -> str:
+    """Say in which 8 bits the base is held, "" if in none."""
+    from train.stored import Stored
+
+    return next((layer.kind for layer in model.unet.modules() if isinstance(layer, Stored) and layer.kind), "")
 
 
 def check_network(network: Any, memory: MemoryConfig) -> None:

@@ -17,3 +17,5 @@ class MemoryConfig:
         "auto", help="Type that the base's frozen layers are held in; auto is that of the computation, the others are 8 bits.", choices=PRECISIONS
     )
     blocks_to_swap: int = option(0, help="Blocks of the UNet whose frozen weights wait in the CPU's memory, the largest first; 0 swaps none.", min=0)
+    fit: bool = option(False, help="Predict the memory of a step and hold the run in the lightest way that fits; on a shortage go a rung lower.")
+    memory_limit: str = option("", help='Memory that fit may count on, such as "6GB"; empty is what the device has free.')

@@ -36,7 +36,7 @@ class Rotation:
 
 def rotate(config: TrainConfig, base: tuple[Runtime, Model, list[Folder]], signals: StopSignals) -> Rotation:
     """Run once for each part, without it; each run goes on where it was stopped, and one that is done is read from its state."""
-    from train.run import prepare, start, train
+    from train.run import prepare, start, train_fitting
 
     runtime, model, folders = base
     runs: list[list[tuple[float, Judgement]]] = []
@@ -49,7 +49,7 @@ def rotate(config: TrainConfig, base: tuple[Runtime, Model, list[Folder]], signa
         state = start(job, read_state(own.output.file("-state.pt"), fingerprint))
         print(f"part {fold + 1} of {config.validation.validation_folds}: {len(job.data.held.training)} pictures are left out")
         try:
-            train(job, state, signals, job.steps)
+            job, state = train_fitting(job, state, signals, job.steps)
         finally:
             state.network.remove()
         runs.append([(judgement.step / job.steps, judgement) for judgement in state.judged()])

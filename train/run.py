@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -17,6 +18,7 @@ from train.control import Control
 from train.diagnose import why
 from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run, weights_digest
+from train.ladder import fitted, go_down
 from train.learning import learning_arithmetic
 from train.log import StepLog, open_board, track
 from train.memory import check_network, make_room
@@ -27,7 +29,7 @@ from train.per_picture import truncation_notes
 from train.processes import Processes
 from train.result import RunResult, save_result
 from train.rotation import forget, last_step, rotate
-from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals
+from train.runtime import NotFiniteError, Runtime, ShortError, StoppedError, StopSignals
 from train.state import Job, TrainState, read_state
 from train.step import training_step
 from train.validate import Panel
@@ -59,7 +61,7 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
         job = prepare(config, runtime, model, fingerprint)
         state = start(job, saved)
         announce(job, state)
-        train(job, state, signals, last_step(job, rotation) if rotation else None)
+        job, state = train_fitting(job, state, signals, last_step(job, rotation) if rotation else None)
         if processes.first:
             result = save_result(job, state, rotation.judgements if rotation else ())
             forget(config)
@@ -108,9 +110,11 @@ def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: di
         part.to(runtime.device)
     with runtime.processes.first_alone():
         data = TrainingSet.load(config, model, track, runtime.processes.count, fold)
+    ladder = fitted(config, runtime, model, data)
+    config = ladder.config if ladder else config
     make_room(config, runtime, model, data.text is None)
     schedule = NoiseSchedule.from_config(model.scheduler_config, model.prediction_type)
-    return Job(config, runtime, model, data, schedule, fingerprint, data.steps)
+    return Job(config, runtime, model, data, schedule, fingerprint, data.steps, ladder)
 
 
 def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
@@ -152,6 +156,30 @@ def announce(job: Job, state: TrainState) -> None:
     print(f"learning rates: {rates} ({optimizer.optimizer}, {optimizer.lr_scheduler})")
     if state.step:
         print(f"going on from step {state.step}, saved in {job.config.output.file('-state.pt')}")
+
+
+def train_fitting(job: Job, state: TrainState, signals: StopSignals, until: int | None = None) -> tuple[Job, TrainState]:
+    """Train as `train` does, under `fit` a rung lower each time that a step finds no memory; returns what all steps were taken with.
+
+    What was trained stays in memory, but for a step that broke while it changed weights: then the last saved state is where it goes on.
+    """
+    while True:
+        try:
+            train(job, state, signals, until)
+            return job, state
+        except ShortError as error:
+            if job.ladder is None or job.runtime.processes.count > 1:
+                raise
+            short = error.with_traceback(None)  # which holds what the step had in memory
+            short.__cause__ = short.__context__ = None
+        print(f"out of memory at step {state.step + 1}")
+        state.optimizer.zero_grad(set_to_none=True)
+        if not go_down(job.ladder, job.runtime, job.model, job.data.text is None):
+            raise short
+        job = dataclasses.replace(job, config=job.ladder.config)
+        if short.stepped:
+            state.network.remove()
+            state = start(job, read_state(job.config.output.file("-state.pt"), job.fingerprint))
 
 
 def train(job: Job, state: TrainState, signals: StopSignals, until: int | None = None) -> None:
@@ -209,7 +237,7 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
 
     config, runtime, count = job.config, job.runtime, job.data.batches_a_step
     rates = set_rates(state.optimizer, config.optimizer, state.step, job.steps)
-    loss = 0.0
+    loss, stepped = 0.0, False
     try:
         for batch in group:
             state.generator.manual_seed(batch.seed)
@@ -218,11 +246,14 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
                 batch_loss = training_step(runtime.moved(batch), job.model, job.schedule, config, state.generator)
             # divided by the full count also where an epoch ends early: every sample then counts alike
             loss += runtime.backward(batch_loss / count)
+        stepped = True
         norm = runtime.update(state.optimizer, list(state.network.parameters()), config.optimizer.max_grad_norm)
         limited = state.network.limit_norms(config.network.scale_weight_norms) if config.network.scale_weight_norms else {}
     except NotFiniteError as error:
         raise UserError(f"{error} at step {state.step + 1}{why(group, job, state)}") from error
     except torch.OutOfMemoryError as error:
-        raise UserError(f"out of memory at step {state.step + 1}; lower train_batch_size or resolution, and run again") from error
+        lower = "" if config.memory.fit else "set fit = true, or "
+        words = f"out of memory at step {state.step + 1}; {lower}lower train_batch_size or resolution, and run again"
+        raise ShortError(words, stepped) from error
     loss, weight = runtime.processes.total(loss, sum(batch.weight.mean().item() for batch in group) / count)
     return loss / (weight or 1.0), norm, {**{f"lr_{part}": rate for part, rate in rates.items()}, **limited}

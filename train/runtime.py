@@ -39,6 +39,14 @@ class NotFiniteError(Exception):
     """The loss or its gradient became infinite or not a number."""
 
 
+class ShortError(UserError):
+    """A step found no memory; `stepped` says that it did so while weights were changed, so that they are of no step."""
+
+    def __init__(self, sentence: str, stepped: bool) -> None:
+        super().__init__(sentence)
+        self.stepped = stepped
+
+
 class StoppedError(Exception):
     """A signal ended the run, or `train control` did (0); `exit_code` is the shell's 128 + signal."""
 
@@ -88,8 +96,8 @@ class Runtime:
         several = f"{processes.count} processes, each on " if processes.count > 1 else ""
         return cls(device, precision, dtype, scaler, f"{several}{name}, {words} ({why})", processes)
 
-    def place(self, *modules: nn.Module) -> None:
-        """Move frozen modules to the device; they hold weights in the compute type, which halves their memory.
+    def place(self, *modules: nn.Module, device: torch.device | None = None) -> None:
+        """Move frozen modules to the device, or to another; they hold weights in the compute type, which halves their memory.
 
         On a processor only those do that autocast would turn to it in every step, so that all is computed as before.
         """
@@ -98,7 +106,7 @@ class Runtime:
         for module in modules:
             module.requires_grad_(False).eval()
             # torch's own `to`: diffusers' one warns of the cast, which autocast makes harmless
-            torch.nn.Module.to(module, device=self.device, dtype=self.dtype if self.device.type == "cuda" else None)
+            torch.nn.Module.to(module, device=device or self.device, dtype=self.dtype if self.device.type == "cuda" else None)
             for layer in module.modules() if self.dtype and self.device.type == "cpu" else ():
                 if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
                     torch.nn.Module.to(layer, dtype=self.dtype)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from train.adapters.network import Network
     from train.dataset import TrainingSet
     from train.families.sd import Model
+    from train.ladder import Ladder
 
 COUNTS = ("step", "epoch", "batch", "losses", "judgements", "started_at")
 RECENT = 100  # losses that the shown mean runs over
@@ -41,6 +42,7 @@ class Job:
     schedule: NoiseSchedule
     fingerprint: Mapping[str, Any]
     steps: int
+    ladder: Ladder | None = None  # of `fit`: how the run is held
 
 
 @dataclass
