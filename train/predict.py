@@ -4,8 +4,7 @@
 
 *weights*: the frozen base on the device, each layer in the type that it is held in; of swapped blocks the buffers (train/swap.py).
 *trained*: what is trained, in float32, and its running mean if there is one. *optimizer*: what the set optimizer keeps, found by one step of
-it on a weight of each shape. These three are exact, but
-for optimizers that keep less of a weight that begins at 0. *step*: the most that activations, gradients and what is computed on the way take at
+it on a weight of each shape. These three are exact, but for optimizers that keep less of a weight that begins at 0. *step*: the most that activations, gradients and what is computed on the way take at
 once. It is found by a step on a copy of the model whose tensors have shapes, types and lifetimes but no memory (torch's FakeTensorMode),
 on the largest bucket, with gradients that wait for the next batch if several are gathered. It knows of no scratch memory inside an
 operation and of no dropout masks.
@@ -159,7 +158,7 @@ def _twin(model: Model) -> Model:
     """Make a model of the same shapes and types on the meta device."""
     with torch.device("meta"):
         encoders: list[Any] = [type(encoder)(encoder.config) for encoder in model.text_encoders]
-        unet: Any = type(model.unet).from_config(model.unet.config)
+        unet: Any = type(model.unet)(model.unet.config)
     for own, other in zip((unet, *encoders), (model.unet, *model.text_encoders), strict=True):
         types = {name: p.dtype for name, p in other.named_parameters() if p.is_floating_point()}
         for name, parameter in own.requires_grad_(False).eval().named_parameters():
