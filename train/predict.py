@@ -4,10 +4,10 @@
 
 *weights*: the frozen base on the device, each layer in the type that it is held in; of swapped blocks the buffers (train/swap.py).
 *trained*: what is trained, in float32, and its running mean if there is one. *optimizer*: what the set optimizer keeps, found by one step of
-it on a weight of each shape. These three are exact, but for optimizers that keep less of a weight that begins at 0. *step*: the most that activations, gradients and what is computed on the way take at
-once. It is found by a step on a copy of the model whose tensors have shapes, types and lifetimes but no memory (torch's FakeTensorMode),
-on the largest bucket, with gradients that wait for the next batch if several are gathered. It knows of no scratch memory inside an
-operation and of no dropout masks.
+it on a weight of each shape. These three are exact, but for optimizers that keep less of a weight that begins at 0. *step*: the most that
+activations, gradients and what is computed on the way take at once. It is found by a step on a copy of the model whose tensors have shapes,
+types and lifetimes but no memory (torch's FakeTensorMode), on the largest bucket, with gradients that wait for the next batch if several are
+gathered. It knows of no scratch memory inside an operation and of no dropout masks.
 
 On a CUDA device HEADROOM is added for the scratch memory of cuBLAS and cuDNN and for gaps between tensors.
 """
