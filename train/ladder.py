@@ -120,6 +120,7 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
     blocks, rungs = len(blocks_of(model.unet)), list[Any]()
     seen: dict[Any, Need] = {}
     held, kind = held_in(model), runtime.device.type
+    print("predicting the memory of a step")
     for rung in RUNGS:
         if rung.moves_base and rungs and rungs[0][2].reads_base:
             break
