@@ -66,6 +66,7 @@ class Seen:
 
 def _drawn(job: Job, prompts: Sequence[str]) -> list[Image.Image]:
     """Draw prompts, each with a seed of its own that is the same every time."""
+    from train.memory import leave_device
     from train.sample import Generator
 
     model, side = job.model, job.config.data.resolution or job.model.resolution
@@ -74,7 +75,7 @@ def _drawn(job: Job, prompts: Sequence[str]) -> list[Image.Image]:
     seeds = range(SEED, SEED + len(prompts))
     with job.runtime.autocast():
         pictures = list(generator.draw(prompts, seeds, steps=STEPS, guidance_scale=SCALE, size=side))
-    model.vae.to("cpu")
+    leave_device(model, job.data.text is None)
     return pictures
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.dataset import TrainingSet
     from train.families.sd import Model
-    from train.predict import Need
+    from train.predict import Need, Shape
     from train.runtime import Runtime
 
 UNITS = {"MB": 1e6, "GB": 1e9, "MIB": 2**20, "GIB": 2**30}
@@ -112,7 +112,7 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
     if not config.memory.fit:
         return None
     from train.memory import held_in
-    from train.predict import Shape, predict
+    from train.predict import Shape
     from train.swap import blocks_of
 
     size = max((picture.bucket for picture in data.pictures), key=lambda bucket: bucket[0] * bucket[1])
@@ -120,6 +120,7 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
     blocks, rungs = len(blocks_of(model.unet)), list[Any]()
     seen: dict[Any, Need] = {}
     held, kind = held_in(model), runtime.device.type
+    print("predicting the memory of a step")
     for rung in RUNGS:
         if rung.moves_base and rungs and rungs[0][2].reads_base:
             break
@@ -128,7 +129,7 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
             continue
         key = (own.output.gradient_checkpointing, own.memory)
         if key not in seen:
-            seen[key] = need = predict(own, runtime, model, shape)
+            seen[key] = need = foreseen(own, runtime, model, shape)
             if not rungs or need.total(kind) < rungs[-1][2].total(kind):  # a few small blocks may be less than the buffers for swapping
                 rungs.append((rung, own, need))
     limit = float(-runtime.processes.greatest(-int(free_bytes(config, runtime)))[0])  # the least of all processes
@@ -136,6 +137,22 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
     ladder.choose()
     print(ladder.table())
     return ladder
+
+
+def foreseen(config: TrainConfig, runtime: Runtime, model: Model, shape: Shape) -> Need:
+    """Predict a step on the device; if torch cannot imagine some operation there, then as the processor would compute it."""
+    import torch
+
+    from train.predict import predict
+
+    try:
+        return predict(config, runtime, model, shape)
+    except UserError:
+        raise
+    except Exception:
+        if runtime.device.type == "cpu":
+            raise
+        return predict(config, dataclasses.replace(runtime, device=torch.device("cpu"), scaler=None), model, shape)
 
 
 def free_bytes(config: TrainConfig, runtime: Runtime) -> float:

@@ -21,9 +21,7 @@ def make_room(config: TrainConfig, runtime: Runtime, model: Model, encoders_run:
 
     `encoders_run` says that captions are encoded in each step. A model that was placed before may be placed again, in the same precision.
     """
-    model.vae.to("cpu")
-    for encoder in () if encoders_run else model.text_encoders:
-        encoder.to("cpu")  # captions that are encoded need none; samples are then encoded there
+    leave_device(model, encoders_run)
     if config.network.full:  # whose weights stay in float32, the frozen ones too: all are saved
         model.unet.to(runtime.device)
     else:
@@ -32,6 +30,12 @@ def make_room(config: TrainConfig, runtime: Runtime, model: Model, encoders_run:
         runtime.place(*parts)
     if config.output.gradient_checkpointing:
         checkpoint_gradients(model, config.network.train_text_encoder)
+
+
+def leave_device(model: Model, encoders_run: bool) -> None:
+    """Move off the device what no step needs: the VAE, and text encoders unless captions are encoded in each step."""
+    for part in (model.vae, *(() if encoders_run else model.text_encoders)):
+        part.to("cpu")
 
 
 def placed_parts(model: Model, encoders_run: bool) -> list[Any]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, astuple, fields
 from typing import TYPE_CHECKING, Any
 
+from train.memory import leave_device
 from train.result import BEST, draw_samples, save_checked
 from train.validate import Judgement, Panel
 from train.verdict import best_of
@@ -55,7 +56,7 @@ def reach(job: Job, state: TrainState, asked: str) -> None:
         keep_last(output, r"-step(\d{8})\.safetensors", output.save_last_n)
     if (epoch_ended and _due(output.sample_every_n_epochs, state.epoch)) or _due(output.sample_every_n_steps, state.step):
         draw_samples(job, state, output.file(f"-samples-{state.step:08d}.png"))
-        job.model.vae.to("cpu")
+        leave_device(job.model, job.data.text is None)
 
 
 def _due(every: int, count: int) -> bool:

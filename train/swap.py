@@ -172,6 +172,8 @@ class Swap:
 
     def end(self) -> None:
         """Let all weights lie at home as they are, no longer swapped; the buffers are free then."""
+        if self.stream is not None and self.slots:  # a copy may be under way into a buffer that goes now
+            torch.cuda.current_stream(self.slots[0].buffer.device).wait_stream(self.stream)
         for block in self.blocks:
             assert block.home is not None
             block.lie_in(block.home)

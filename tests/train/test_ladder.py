@@ -13,8 +13,8 @@ import train.run
 from prep.options import UserError
 from tests.train.test_run import configured, logged
 from train.config import TrainConfig
-from train.ladder import RUNGS, Ladder, free_bytes, parse_bytes
-from train.predict import Need
+from train.ladder import RUNGS, Ladder, foreseen, free_bytes, parse_bytes
+from train.predict import Need, Shape
 from train.processes import Processes
 from train.run import open_base, prepare, run
 from train.runtime import Runtime, ShortError
@@ -107,6 +107,20 @@ def test_each_rung_trains_alike(tiny_base: Path, tiny_tree: Path, number: int, c
 @pytest.mark.parametrize("settings", [{"network_algo": "dora"}, {"full": True, "network_dim": 16, "network_alpha": 8.0}], ids=["dora", "full"])
 def test_what_reads_the_base_keeps_it_at_hand(tiny_base: Path, tiny_tree: Path, settings: dict[str, Any]) -> None:
     assert [rung for rung, _, _ in _predicted(tiny_base, tiny_tree, **settings).rungs] == [rung for rung in RUNGS if not rung.moves_base]
+
+
+def test_what_cannot_be_imagined_on_a_device_is_imagined_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def predict(config: Any, runtime: Runtime, model: Any, shape: Shape) -> Need:
+        asked.append(runtime.device.type)
+        if runtime.device.type == "cuda":
+            raise RuntimeError("not linked")
+        return Need(1, 1, 1, 1)
+
+    monkeypatch.setattr("train.predict.predict", predict)
+    runtime, model = Runtime(torch.device("cuda"), "bf16", torch.bfloat16, None, ""), Any
+    assert foreseen(TrainConfig(), runtime, model, Shape(1, (64, 64), 1, True)) == Need(1, 1, 1, 1) and asked == ["cuda", "cpu"]
 
 
 def short_at(monkeypatch: pytest.MonkeyPatch, method: str, calls: set[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from prep.options import UserError
@@ -170,3 +171,13 @@ def test_a_file_of_an_adapter_that_reads_the_base_is_refused(tiny_base: Path, ti
     again = {"network_weights": str(first.path), "dim_from_weights": True}
     with pytest.raises(UserError, match="network_weights holds dora"):
         run(configured(tiny_base, tiny_tree, **QUICK, **again, base_precision="int8"))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_file_names_the_same_base(tiny_base: Path, tiny_tree: Path) -> None:
+    found = []
+    for settings in ({}, {"base_precision": "int8"}, {"blocks_to_swap": 2}):
+        result = run(configured(tiny_base, tiny_tree, **QUICK, **settings, output_dir=f"as-{len(found)}"))
+        with safe_open(result.path, "pt") as file:
+            found.append({key: value for key, value in file.metadata().items() if "sd_model" in key})
+    assert found[0] == found[1] == found[2] and "ss_sd_model_name" in found[0]
