@@ -11,7 +11,7 @@ import torch
 from prep.options import UserError
 from tests.train.test_run import configured, fail_at, logged, power_cut, same
 from train.families import load_model
-from train.memory import hold_base
+from train.memory import checkpoint_gradients, hold_base
 from train.memory_config import MemoryConfig
 from train.run import run
 from train.runtime import Runtime
@@ -73,7 +73,7 @@ def test_the_next_block_is_fetched_before_it_is_needed(tiny_base: Path, fetched:
     assert names == ["down_blocks.0.0", "down_blocks.1.0", "mid_block", *(f"up_blocks.{i}.{j}" for i in range(2) for j in range(2))]
     hold_base(MemoryConfig(blocks_to_swap=len(names)), Runtime.choose("no"), model, [])
     if checkpointing:
-        model.unet.enable_gradient_checkpointing()
+        checkpoint_gradients(model, False)
     text = model.conditioning(model.tokenize(["tok"]))
     for _ in range(2):
         fetched.clear()

@@ -31,7 +31,7 @@ def test_the_weights_are_read_and_the_latent_scale_is_its_own() -> None:
     model = load_model("pocket")
     assert (model.family.name, model.resolution, model.vae_scale) == ("sd1", 64, 4)
     assert model.scaling_factor != pytest.approx(0.18215)  # Stable Diffusion's would be wrong here
-    embedding = model.text_encoders[0].get_input_embeddings().weight
+    embedding = model.text_encoders[0].text_model.embeddings.token_embedding.weight
     assert embedding.shape == (49408, 96) and float(embedding.std()) > 0.01
 
 
