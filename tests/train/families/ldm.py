@@ -20,6 +20,11 @@ OUTER = {
 }  # fmt: skip
 
 
+def core(encoder: Any) -> Any:
+    """Return what holds a text encoder's layers, which transformers 5 has at the top."""
+    return getattr(encoder, "text_model", encoder)
+
+
 def unet_name(name: str, layers: int, has_attention: dict[str, bool]) -> str:
     """Translate the name of a UNet's tensor."""
     for old, new in OUTER.items():
@@ -60,7 +65,7 @@ def vae_name(name: str, levels: int) -> str:
 
 def open_clip(encoder: Any) -> dict[str, Tensor]:
     """Translate a text encoder to OpenCLIP's names, where q, k and v are one matrix."""
-    state = encoder.text_model.state_dict()
+    state = core(encoder).state_dict()
     names = {"embeddings.position_embedding.weight": "positional_embedding", "embeddings.token_embedding.weight": "token_embedding.weight"}
     found = {new: state[old] for old, new in names.items()}
     found |= {f"ln_final.{end}": state[f"final_layer_norm.{end}"] for end in ("weight", "bias")}
@@ -86,8 +91,8 @@ def to_ldm(model: Model) -> dict[str, Tensor]:
         found[f"first_stage_model.{vae_name(name, levels)}"] = value[:, :, None, None] if attention else value
     if len(model.text_encoders) == 2:
         first, second = model.text_encoders
-        found |= {f"conditioner.embedders.0.transformer.text_model.{name}": value for name, value in first.text_model.state_dict().items()}
+        found |= {f"conditioner.embedders.0.transformer.text_model.{name}": value for name, value in core(first).state_dict().items()}
         return found | {f"conditioner.embedders.1.model.{name}": value for name, value in open_clip(second).items()}
     if model.family.name == "sd2":
         return found | {f"cond_stage_model.model.{name}": value for name, value in open_clip(model.text_encoders[0]).items()}
-    return found | {f"cond_stage_model.transformer.text_model.{n}": v for n, v in model.text_encoders[0].text_model.state_dict().items()}
+    return found | {f"cond_stage_model.transformer.text_model.{n}": v for n, v in core(model.text_encoders[0]).state_dict().items()}
