@@ -7,9 +7,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from prep.options import load_object
+from prep.options import UserError, load_object
 from prep.review.library import Library, Row
 from prep.stats import summarize
+from prep.tree import read_tree
 from prep.tree_rules import findings
 
 TAGS, PAIRED = 100, 24  # tags that are listed, and those whose pairs are counted
@@ -37,6 +38,7 @@ def overview(library: Library) -> dict[str, Any]:
         "tokens": histogram([row.tokens for row in kept if row.text]),
         "sizes": Counter(f"{row.width} × {row.height}" for row in kept if row.width).most_common(40),
         "buckets": buckets(library, kept),
+        "folders": folders(library),
         "findings": found(library),
     }
 
@@ -71,6 +73,23 @@ def buckets(library: Library, rows: list[Row]) -> list[list[Any]]:
     for size, number in sizes.items():
         counts[tuple(bucket(*size))] += number
     return [[*size, number] for size, number in sorted(counts.items())]
+
+
+def folders(library: Library) -> list[list[Any]]:
+    """List the tree's folders: [side and name, pictures, repeats, share of the samples that its side has in an epoch]; none without a tree."""
+    if not library.place.is_project or not library.place.tree.is_dir():
+        return []
+    try:
+        found = read_tree(library.place.tree)
+    except UserError:
+        return []  # the findings say why
+    sides = Counter[bool]()
+    for folder in found:
+        sides[folder.is_reg] += folder.samples
+    return [
+        [f"{folder.path.parent.name}/{folder.path.name}", len(folder.pictures), folder.repeats, round(folder.samples / sides[folder.is_reg], 4)]
+        for folder in found
+    ]
 
 
 def _shown(row: Row) -> tuple[int, int]:

@@ -122,6 +122,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     "level.error": ("error", "ошибка"),
     "level.warning": ("warning", "предупреждение"),
     "lengths": ("Tokens of a caption", "Токенов в подписи"),
+    "folders": ("Folders of the tree: pictures × repeats", "Папки дерева: картинки × повторы"),
     "buckets": ("Buckets", "Корзины размеров"),
     "together": ("Tags together", "Теги вместе"),
     "reason.by_hand": ("by hand", "вручную"),

@@ -14,7 +14,7 @@ export async function showOverview(app) {
     return;
   }
   const to = (filter, words) => el("button", { type: "button", class: "link", onclick: () => { box.close(); app.find(filter); } }, words);
-  const parts = [shares, tokens, sizes, findings, tags, together].map((part) => part(found, to));
+  const parts = [shares, tokens, sizes, folders, findings, tags, together].map((part) => part(found, to));
   fill(box, el("header", {}, el("h2", { id: "overview-name" }, t("overview")), el("button", { type: "button", onclick: () => box.close() }, t("close"))),
     el("div", { class: "columns" }, ...parts));
   box.showModal();
@@ -72,6 +72,12 @@ function tags(found, to) {
 function sizes(found) {
   const rows = found.buckets.map(([width, height, count]) => [`${width} × ${height}`, String(count)]);
   return section("buckets", table(rows));
+}
+
+function folders(found) {
+  if (!found.folders.length) return "";
+  const rows = found.folders.map(([name, pictures, repeats, share]) => [name, `${pictures} × ${repeats}`, meter(share), `${pictures * repeats} (${Math.round(share * 100)} %)`]);
+  return section("folders", table(rows));
 }
 
 function together(found, to) {

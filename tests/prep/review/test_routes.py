@@ -1,8 +1,10 @@
 import base64
 import json
+import shutil
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +12,7 @@ from PIL import Image
 
 from prep.cli import main
 from prep.decisions import ASIDE
+from prep.review.overview import folders
 from prep.review.strings import STRINGS
 from tests.prep.review.conftest import Page
 
@@ -272,3 +275,16 @@ def test_both_languages_say_all_that_the_scripts_ask_for(page: Page) -> None:
         assert set(words) == {"en", "ru"} and all(words.values())
         assert sorted(re.findall(r"\{\w+\}", words["en"])) == sorted(re.findall(r"\{\w+\}", words["ru"])), key
     assert json.loads(page.client.get("api/strings").text)["strings"] == STRINGS
+
+
+def test_the_trees_folders_and_their_shares(page: Page, tmp_path: Path) -> None:
+    assert page.get("api/overview")["folders"] == []
+    tree = tmp_path / "tree"
+    for name, count in (("img/3_mira girl", 2), ("img/1_mira hat", 4), ("reg/1_girl", 5)):
+        (tree / name).mkdir(parents=True)
+        for number in range(count):
+            (tree / name / f"{number}.png").write_bytes(b"")
+    library = SimpleNamespace(place=SimpleNamespace(is_project=True, tree=tree))
+    assert folders(library) == [["img/1_mira hat", 4, 1, 0.4], ["img/3_mira girl", 2, 3, 0.6], ["reg/1_girl", 5, 1, 1.0]]  # type: ignore[arg-type]
+    shutil.rmtree(tree / "img")
+    assert folders(library) == []  # type: ignore[arg-type]
