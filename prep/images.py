@@ -150,8 +150,8 @@ def find_pictures(folder: Path, by_content: bool = False) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:  # measured: 20,000 names in a fifth of the time that paths asked one by one take
-        seen = [entry for entry in entries if not entry.name.startswith(".") and not entry.name.endswith(MASK)]
-        names = {entry.name for entry in seen if os.path.splitext(entry.name)[1].lower() in READABLE and _is_file(entry)}
+        seen = [entry for entry in entries if _is_seen(entry)]
+        names = {entry.name for entry in seen if _is_picture(entry)}
     if by_content:
         names.update(entry.name for entry in seen if entry.name not in names and is_source(folder / entry.name))
     return [folder / name for name in sorted(names)]
@@ -162,13 +162,15 @@ def has_pictures(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     with os.scandir(folder) as entries:
-        return any(
-            not entry.name.startswith(".")
-            and not entry.name.endswith(MASK)
-            and os.path.splitext(entry.name)[1].lower() in READABLE
-            and _is_file(entry)
-            for entry in entries
-        )
+        return any(_is_seen(entry) and _is_picture(entry) for entry in entries)
+
+
+def _is_seen(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and not entry.name.endswith(MASK)
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in READABLE and _is_file(entry)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -140,18 +140,17 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
 
 
 def foreseen(config: TrainConfig, runtime: Runtime, model: Model, shape: Shape) -> Need:
-    """Predict a step on the device; if torch cannot imagine some operation there, then as the processor would compute it."""
+    """Predict a step on the device; if torch cannot imagine some operation there, say so and predict as the processor would compute it."""
     import torch
 
     from train.predict import predict
 
     try:
         return predict(config, runtime, model, shape)
-    except UserError:
-        raise
-    except Exception:
+    except (RuntimeError, NotImplementedError) as error:  # what torch raises for an operation without shapes of its own
         if runtime.device.type == "cpu":
             raise
+        print(f"predicted as the processor would compute it, since torch cannot tell of the {runtime.device.type} ({str(error).splitlines()[0]})")
         return predict(config, dataclasses.replace(runtime, device=torch.device("cpu"), scaler=None), model, shape)
 
 

@@ -224,7 +224,7 @@ def _optimizer_bytes(config: TrainConfig, sizes: Counter[tuple[int, ...]]) -> in
         try:
             optimizer = make([{"params": [weight], "lr": 0.0}])
             optimizer.step()
-        except Exception:  # one that computes on a GPU only
+        except (RuntimeError, NotImplementedError, AttributeError):  # one that computes on a GPU only
             total += LOST_PRECISION * weight.numel() * count
             continue
         total += count * sum(value.nbytes for value in optimizer.state[weight].values() if isinstance(value, Tensor))

@@ -53,16 +53,22 @@ def load_parts(path: Path, family: Family, dtype: torch.dtype) -> dict[str, Any]
         if file is None:
             raise UserError(f"{path / part} has no weights; fetch the base model anew")
         found[part] = load_part(part, path / part, file, dtype)
-    texts = [found[part] for part in family.parts if part.startswith("text")]
-    for encoder in texts:
+    scheduler = json.loads((path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    arguments = model_arguments(found, scheduler)
+    for encoder in arguments["text_encoders"]:
         if encoder.config.vocab_size != VOCAB_SIZE:
             words = encoder.config.vocab_size
             raise UserError(f"the text encoder of {path} knows {words} tokens, not CLIP's {VOCAB_SIZE}; give a base model with CLIP's vocabulary")
-    width, reads = sum(encoder.config.hidden_size for encoder in texts), found["unet"].config.cross_attention_dim
+    width, reads = sum(encoder.config.hidden_size for encoder in arguments["text_encoders"]), found["unet"].config.cross_attention_dim
     if reads != width:
         raise UserError(f"in {path} the text encoder is {width} wide, but the UNet reads {reads}; fetch the base model anew")
-    scheduler = json.loads((path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    return {"unet": found["unet"], "vae": found["vae"], "text_encoders": texts, "scheduler_config": scheduler}
+    return arguments
+
+
+def model_arguments(parts: Mapping[str, Any], scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a Model is made of, from parts under their names in a diffusers folder."""
+    texts = [module for part, module in parts.items() if part.startswith("text")]
+    return {"unet": parts["unet"], "vae": parts["vae"], "text_encoders": texts, "scheduler_config": dict(scheduler_config)}
 
 
 def load_part(part: str, folder: Path, file: Path, dtype: torch.dtype) -> Any:

@@ -71,7 +71,7 @@ def load_parts(path: Path, family: Family, dtype: torch.dtype, configs: Path | N
     """Load what a Model is made of, as `train.families.parts` does; `configs` is a diffusers folder, by default the family's own."""
     import torch
 
-    from train.families.parts import empty_parts, fill
+    from train.families.parts import empty_parts, fill, model_arguments
     from train.stability import places
 
     configs = configs or CONFIGS / family.name
@@ -86,8 +86,7 @@ def load_parts(path: Path, family: Family, dtype: torch.dtype, configs: Path | N
         found = {part: fill(module, tensors.get(part, {}), torch.float32 if part == "vae" else dtype) for part, module in parts.items()}
     except ValueError as error:
         raise UserError(f"{path} cannot be loaded as {family.title} ({error}); it may be damaged, pruned too far, or an inpainting model") from None
-    texts = [found[part] for part in family.parts if part.startswith("text")]
-    return {"unet": found["unet"], "vae": found["vae"], "text_encoders": texts, "scheduler_config": scheduler_config(state, configs)}
+    return model_arguments(found, scheduler_config(state, configs))
 
 
 def scheduler_config(state: dict[str, Tensor], configs: Path) -> dict[str, Any]:

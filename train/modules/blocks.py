@@ -25,7 +25,7 @@ class Config(dict[str, Any]):
     def read(cls, found: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]]) -> Config:
         """Add what a config leaves out; raises UserError if it asks for something that is not built here.
 
-        `fixed` are entries of which only some values are built; an entry that neither table knows must be empty or a mark of the library.
+        `fixed` are entries of which only some values are built; an entry that neither table knows is kept, and changes nothing here.
         """
         for key, value in found.items():
             if key in fixed and value not in fixed[key]:

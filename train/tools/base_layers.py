@@ -112,13 +112,11 @@ def bare_model(path: Path, family: Family) -> Model:
     import importlib
 
     from train.families import single_file
-    from train.families.parts import empty_parts
+    from train.families.parts import empty_parts, model_arguments
 
     folder = path if path.is_dir() else single_file.CONFIGS / family.name
-    parts = empty_parts(folder, family)
-    encoders = [module for part, module in parts.items() if part.startswith("text")]
     kind: Any = getattr(importlib.import_module(family.module), "SDXLModel" if family.name == "sdxl" else "Model")
-    found: Model = kind(family, path, unet=parts["unet"], vae=parts["vae"], text_encoders=encoders, scheduler_config=_scheduler(path, folder))
+    found: Model = kind(family, path, **model_arguments(empty_parts(folder, family), _scheduler(path, folder)))
     return found
 
 

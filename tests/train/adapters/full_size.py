@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from train.families import FAMILIES
-from train.families.parts import empty_parts
+from train.families.parts import empty_parts, model_arguments
 from train.families.sd import Model
 from train.families.sdxl import SDXLModel
 from train.families.single_file import CONFIGS
@@ -13,7 +13,5 @@ from train.families.single_file import CONFIGS
 @cache
 def full_size(name: str) -> Model:
     """Make "sd1", "sd2" or "sdxl" on the meta device."""
-    parts = empty_parts(CONFIGS / name, FAMILIES[name])
-    encoders = [module for part, module in parts.items() if part.startswith("text")]
     kind = SDXLModel if name == "sdxl" else Model
-    return kind(FAMILIES[name], Path(name), unet=parts["unet"], vae=parts["vae"], text_encoders=encoders, scheduler_config={})
+    return kind(FAMILIES[name], Path(name), **model_arguments(empty_parts(CONFIGS / name, FAMILIES[name]), {}))
