@@ -31,7 +31,8 @@ def make_project(root: Path, count: int, side: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from prep.item import STORE, Item, Store
+    from prep.item import Item
+    from prep.store import STORE, Store
 
     root.mkdir()
     (root / "dataset.toml").write_text(SETTINGS, encoding="utf-8")

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from prep.captions import caption_path
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import atomic_write
 from prep.rules import rules_of
 from prep.scores import Labels, ScoreStore
+from prep.store import Store
 
 LABELS, CHARACTERS = 10_861, 2_751  # of the WD taggers of version 3
 ABOVE = 35.0  # tags of a picture at the usual threshold, in the middle

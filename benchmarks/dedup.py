@@ -26,8 +26,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from pipelines.pocket import world
 from prep.dedup import Dedup
-from prep.item import Store
 from prep.similar import MIRROR, near_pairs
+from prep.store import Store
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle", "retina", "hubble_deep_field", "camera", "coins")

@@ -20,7 +20,7 @@ from PIL import Image
 from pipelines.pocket import world
 from pipelines.pocket.world import Character
 from prep.identity import OURS, Identity
-from prep.item import Store
+from prep.store import Store
 
 SIZE = 24
 STRANGERS = (1, 4)

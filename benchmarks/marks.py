@@ -22,10 +22,11 @@ from prep.boxes import corners, holds
 from prep.detectors import detector
 from prep.detectors.text import reader
 from prep.images import save
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.lettering import RULES, marks_of
 from prep.mark_actions import covered
 from prep.marks import Marks
+from prep.store import Store
 from tests.overlays import KINDS, Marked, marked, pictures
 
 HALF = 0.5  # share of the ink that counts as found

@@ -36,8 +36,9 @@ def make(folder: Path, count: int) -> None:
     from PIL import Image
 
     from prep.images import pixel_hash
-    from prep.item import Item, Store
+    from prep.item import Item
     from prep.scores import Labels, ScoreStore
+    from prep.store import Store
 
     dice, store = random.Random(1), Store(folder)
     tags = [f"tag_{number}" for number in range(WORDS)]

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from prep.images import load, pixel_hash
-from prep.item import Store
 from prep.processor import multiplies_bytes
 from prep.scores import ScoreStore
+from prep.store import Store
 from prep.tag import Tag
 from prep.taggers import locate
 from prep.taggers.onnx_tagger import OnnxTagger

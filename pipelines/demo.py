@@ -100,7 +100,7 @@ def show_table(out: Path, result: RunResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from prep.item import STORE
+    from prep.store import STORE
 
     report = json.loads((out / "work" / STORE / "report.json").read_text(encoding="utf-8"))
     ledger = json.loads((out / "work" / STORE / "tokens.json").read_text(encoding="utf-8"))

@@ -17,8 +17,9 @@ from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
-from prep.item import Item, Store
+from prep.item import Item
 from prep.step import Step, batched
+from prep.store import Store
 
 WORTH = 4  # batches of new work for each worker: for fewer, starting processes takes longer than they save
 AHEAD = 3  # batches a worker may have waiting; they bound the memory

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from pipelines.executors import AHEAD, cores, in_order, work_on
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError
 from prep.step import Step, batched
+from prep.store import Store
 
 RETRIES = 5  # how often a batch is given to another worker when its worker or machine is lost
 

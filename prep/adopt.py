@@ -7,10 +7,10 @@ from pathlib import Path
 from prep.captions import caption_path, read_caption, wordings
 from prep.digests import sha256_file
 from prep.images import PictureError, find_pictures, load
-from prep.item import free_key
 from prep.kinds import READABLE
 from prep.options import UserError, atomic_write
 from prep.stock import place_at
+from prep.store import free_key
 from prep.thumbs import Thumbs
 from prep.tree import same_name
 from prep.tree_rules import holds

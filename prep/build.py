@@ -19,13 +19,13 @@ from prep.captions import read_caption
 from prep.concepts import Concept, Kept, kept_pictures, other_projects, read_concept
 from prep.digests import Digests
 from prep.images import PictureError, load
-from prep.item import STORE, free_key
 from prep.masks import loss_mask, mask_path, with_mask
 from prep.options import PROJECT_FILE, UserError, option
 from prep.plain import is_plain
 from prep.project import Command, Place
 from prep.publish import PlannedPicture, TreePlan, publish
 from prep.run import track
+from prep.store import STORE, free_key
 from prep.subsets import TABLE, Part, part_of, read_parts, subset_text
 from prep.tree import folder_name
 

@@ -15,7 +15,7 @@ from prep.captions import caption_path, join, parse, read_caption, wordings
 from prep.compile import compile_tags, explain, gathered, limits, spelled, strengths
 from prep.edits import Policy, with_keyword, worded
 from prep.fitting import fitted
-from prep.item import Item, Store
+from prep.item import Item
 from prep.ledger import Change, Ledger, State
 from prep.names import nameless
 from prep.options import UserError, option
@@ -24,6 +24,7 @@ from prep.rules import rules_of
 from prep.scored import Scored
 from prep.scores import Scores
 from prep.step import ParallelStep
+from prep.store import Store
 from prep.taggers import LOCAL
 from prep.template import FIELDS, Parts, check, fill, speaks
 from prep.traits import constant

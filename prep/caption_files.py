@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from prep.bulk import clear, write_all
 from prep.captions import caption_path, join, parse, wordings
-from prep.item import Item, Store
+from prep.item import Item
 from prep.ledger import Change, Ledger
 from prep.names import fold
+from prep.store import Store
 
 
 @dataclass(frozen=True)

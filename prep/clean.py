@@ -16,12 +16,13 @@ from prep.captions import read_caption
 from prep.decisions import ASIDE
 from prep.detectors import HELP, detector, names_of
 from prep.images import Decoded, PictureError, decode, encode, frame_numbers, frames, load, pixel_hash
-from prep.item import Item, Store
+from prep.item import Item
 from prep.masks import keep_alpha, update_mask
 from prep.options import UserError, atomic_write, option
 from prep.project import Place
 from prep.quality import LIMITS, content_box, faults, measure
 from prep.step import ParallelStep
+from prep.store import Store
 
 GONE = "source_gone"
 LEFT_OUT = "frame_left_out"

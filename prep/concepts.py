@@ -11,9 +11,10 @@ from typing import Any
 
 from prep.captions import read_caption
 from prep.images import MASK, READABLE, PictureError, find_pictures, load
-from prep.item import Item, Store, free_key
+from prep.item import Item
 from prep.options import PROJECT_FILE, UserError
 from prep.project import Place
+from prep.store import Store, free_key
 from prep.subsets import Part, part_of, read_parts
 from prep.tree import same_name
 

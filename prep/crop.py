@@ -17,11 +17,12 @@ from prep.detectors import HELP, names_of
 from prep.framing import MODES, Scene
 from prep.framing import strict_square as square  # noqa: F401  for prep.exports
 from prep.images import load, save
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.masks import mask_path
 from prep.options import UserError, option
 from prep.stages import WHOLE, children, cut, cuts, is_orphan, parse, remove
 from prep.step import ParallelStep
+from prep.store import Store
 
 FRAMED = "framed"  # the stamp that says which crop we chose; another one in the sidecar is a person's
 SMALL = "small_crop"

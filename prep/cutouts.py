@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from prep.detectors import DETECTORS, detector, locate
 from prep.images import PictureError, load, pixel_hash, save
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, load_object
+from prep.store import Store
 
 if TYPE_CHECKING:
     from PIL import Image

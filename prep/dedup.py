@@ -15,11 +15,12 @@ from prep.captions import join, parse, to_words, wordings
 from prep.copies import Relation, View, relation, same_picture
 from prep.decisions import overruled
 from prep.images import load
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import atomic_write, option
 from prep.sights import Sight, candidates, looks_of
 from prep.similar import Look
 from prep.step import Step
+from prep.store import Store
 
 __all__ = ["DUPLICATE", "Dedup", "same_picture"]
 

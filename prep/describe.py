@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from prep.captioners import CAPTIONERS, Captioner, captioner
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import option
 from prep.step import Step
+from prep.store import Store
 
 
 @dataclass(frozen=True)

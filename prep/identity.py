@@ -15,10 +15,11 @@ from prep.captions import parse
 from prep.embedders import HELP, Embedder, Judged, embedder, row_of
 from prep.embedders.looks import View, presence, vectors, view_of
 from prep.images import PictureError
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, option
 from prep.project import Place
 from prep.step import Step
+from prep.store import Store
 
 STRANGER, NOBODY = "stranger", "no_subject"
 OURS = (STRANGER, NOBODY)

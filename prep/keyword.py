@@ -10,12 +10,13 @@ from typing import ClassVar
 from prep.caption_files import close, current, write
 from prep.captions import join, parse, read_caption, wordings
 from prep.edits import fold, with_keyword, without_name
-from prep.item import Item, Store
+from prep.item import Item
 from prep.ledger import Change, Ledger, State
 from prep.names import nameless
 from prep.options import UserError, option
 from prep.project import Place
 from prep.step import Step
+from prep.store import Store
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from prep.detectors import HELP, names_of
 from prep.detectors.text import ENGINES, Line, reader
 from prep.images import load, pixel_hash
 from prep.inpainters import HELP as FILL_HELP
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.lettering import RULES, marks_of, scene_text
 from prep.mark_actions import ACTIONS, Case, Treated
 from prep.masks import update_mask
 from prep.options import option
 from prep.step import ParallelStep
+from prep.store import Store
 
 TRIM = "trim"  # label in item.marks of the part that a trim keeps; `prep crop` stays inside it
 MASKED = "mark"  # label in item.masked

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageChops, ImageDraw
 
 from prep.images import MASK, encode
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import atomic_write
+from prep.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

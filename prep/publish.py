@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from prep.digests import Digests
 from prep.images import READABLE, encode
-from prep.item import STORE
 from prep.options import UserError, atomic_write
+from prep.store import STORE
 from prep.swap import exchange, link
 from prep.tree import CAPTION_SUFFIXES, MANIFEST, neighbours, read_manifest, recover, same_name
 

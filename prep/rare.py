@@ -16,9 +16,9 @@ import numpy as np
 from prep.captions import read_caption
 from prep.clip_bpe import vocabulary
 from prep.embeddings import token_embeddings
-from prep.item import Store
 from prep.options import PROJECT_FILE, UserError, atomic_write, option
 from prep.project import Command, Place
+from prep.store import Store
 
 DENY_LISTS = ("deny_english.txt", "deny_known.txt")
 RARE_FROM = 36_000  # ids follow merge order, so a high one was seldom seen; the deny lists cover what lies above this one

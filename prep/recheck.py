@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prep.item import Item, Store
+from prep.item import Item
 from prep.marks import MASKED, SCENE
 from prep.options import option
 from prep.scores import Scores, ScoreStore, picture_key
 from prep.step import Step
+from prep.store import Store
 
 PROPOSED = "mark_suspected"
 # Danbooru's tags for what is laid over a picture; those of TEXT may as well be about a sign in the scene.

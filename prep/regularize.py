@@ -19,11 +19,11 @@ from prep.concepts import Kept, caption, kept_pictures
 from prep.drawing import Drawer, Generator, Job, picture_name, tidy_metadata
 from prep.edits import fold
 from prep.images import PictureError, find_pictures, load
-from prep.item import STORE, Store
 from prep.options import PROJECT_FILE, UserError, atomic_write, load_object, option
 from prep.project import Command, Place
 from prep.run import track
 from prep.stock import Shelf, base_identity
+from prep.store import STORE, Store
 from prep.thumbs import Thumbs
 from prep.tree_rules import holds
 

@@ -13,10 +13,11 @@ from itertools import chain
 from typing import TypeVar
 
 from prep.imports.step import lies_beside
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, atomic_write, load_object, option
 from prep.project import Command, Place
 from prep.step import Step
+from prep.store import Store
 
 T = TypeVar("T")
 PAGE = "report.html"

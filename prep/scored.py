@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from prep.compile import limits, mcut_limits, merged
 from prep.edits import Policy
 from prep.imports import any_kept, kept
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError
 from prep.score_shards import files
 from prep.scores import FILE, Model, Scores, ScoreStore, picture_key, unpack
+from prep.store import Store
 from prep.taggers import LOCAL, TaggerRow, row_of
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from prep.images import PictureError, load
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import atomic_write
 from prep.similar import MIRROR, Look, look, near_pairs
+from prep.store import Store
 
 ALIKE = 0.8  # least correlation of the thumbnails of copies; measured: 0.86 and more, see benchmarks/dedup.py
 AT_ONCE = 1 << 15  # thumbnails compared at once

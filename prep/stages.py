@@ -12,9 +12,10 @@ from prep.boxes import Corners, area, common, corners, head_of, holds, inside
 from prep.captions import caption_path, read_caption
 from prep.framing import Scene
 from prep.images import READABLE, encode, pixel_hash
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.masks import keep_alpha, loss_mask, mask_path, update_mask
 from prep.options import UserError, atomic_write
+from prep.store import Store
 
 WHOLE = "whole"
 TRIES = 9  # names that are tried for a stage's picture before that is called a mistake

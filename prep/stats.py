@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from prep.captions import parse, read_caption, wordings
-from prep.item import Store
 from prep.names import fold
 from prep.options import UserError, atomic_write, option
 from prep.project import Command, Place
+from prep.store import Store
 
 PAGE = "stats.html"
 # Folded tags and words that say that somebody is there; of a sentence any word counts.

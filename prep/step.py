@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from prep.images import PictureError, load
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, load_object, option, settings_of
 from prep.project import Command, Place
+from prep.store import Store
 
 T = TypeVar("T")
 EXECUTORS = "pipelines.executors:EXECUTORS"  # by name: prep does not know pipelines

@@ -13,10 +13,11 @@ from prep.boxes import OTHER, Corners, area, common, corners, find_boxes, holds,
 from prep.cutouts import CUTOUT, cutter, under
 from prep.detectors import HELP, names_of
 from prep.images import load
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.masks import keep_cutout, update_mask
 from prep.options import UserError, option
 from prep.step import ParallelStep
+from prep.store import Store
 
 TRIM = "subject_trim"  # label in item.marks of the part without others; `prep crop` stays inside it
 REMOVED = "background_removed"

@@ -14,12 +14,13 @@ import click
 
 from prep.caption import Caption
 from prep.images import PictureError, find_pictures, load
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import given_values, option, parameters
 from prep.prepared import CPU, Waiting, ahead, decoded, fresh, known, prepared, prepared_aside, scored, without
 from prep.project import Place
 from prep.scores import Model, ScoreStore, UnsoundScores, picture_key
 from prep.step import EXECUTORS, ParallelStep
+from prep.store import Store
 from prep.taggers import TAGGERS, Located, Tagger, locate
 
 if TYPE_CHECKING:

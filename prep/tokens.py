@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 
 from prep.captions import join, parse, read_caption, wordings
 from prep.clip_bpe import CHUNK, LENGTHS, count
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, atomic_write, option
 from prep.project import Place
 from prep.step import Step
+from prep.store import Store
 
 LEDGER = "tokens.json"
 STEP = 15  # tokens, of the histogram; a fifth of a row

@@ -6,9 +6,9 @@ import click
 
 from prep.caption_files import close, write
 from prep.captions import read_caption
-from prep.item import Store
 from prep.ledger import Change, Ledger, State
 from prep.options import UserError
+from prep.store import Store
 
 
 def undo(store: Store) -> None:

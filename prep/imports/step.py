@@ -13,10 +13,11 @@ import click
 
 from prep.captions import read_caption
 from prep.imports import KINDS, Asked, Found, keep
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, option
 from prep.project import Place
 from prep.step import Step
+from prep.store import Store
 
 SUFFIXES = (".txt", ".caption", ".json")
 BESIDE_TXT = ("grabber", "text")  # kinds that read the file where `prep caption` writes, if the pictures are in a bare folder

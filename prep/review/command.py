@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prep.images import has_pictures
-from prep.item import Store
 from prep.options import UserError, option
 from prep.project import Command, Place
+from prep.store import Store
 from prep.web import PACKAGES, serve
 
 if TYPE_CHECKING:

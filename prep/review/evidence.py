@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from prep.caption import Caption
 from prep.captions import parse
 from prep.compile import compile_tags, explain, strengths
-from prep.item import Item, Store
+from prep.item import Item
 from prep.names import fold
 from prep.options import UserError
 from prep.project import Place
 from prep.review.library import Library, Row
 from prep.scored import Scored
 from prep.scores import FILE, Model, ScoreStore
+from prep.store import Store
 
 if TYPE_CHECKING:
     import numpy as np

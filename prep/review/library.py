@@ -12,13 +12,14 @@ from sys import intern
 
 from prep.captions import parse, read_caption, wordings
 from prep.clip_bpe import count
-from prep.item import Item, Store
+from prep.item import Item
 from prep.names import fold
 from prep.options import UserError
 from prep.project import Place
 from prep.review.journal import Edit, Journal
 from prep.review.snapshot import Snapshot, write
 from prep.scores import picture_key
+from prep.store import Store
 
 SCREEN = 60  # pictures of a first screen
 

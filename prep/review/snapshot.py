@@ -13,8 +13,9 @@ from typing import Any
 from prep.bulk import write_all
 from prep.captions import caption_path, read_caption
 from prep.decisions import KEPT
-from prep.item import Item, Store
+from prep.item import Item
 from prep.masks import painted_path, update_mask
+from prep.store import Store
 
 CLEAN = "clean"  # the stamp of the step that a picture has to pass again
 

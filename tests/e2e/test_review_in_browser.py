@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prep.item import Item, Store
+from prep.item import Item
 from prep.masks import loss_mask, painted_path
+from prep.store import Store
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("ATELIER_BROWSER") or next(filter(None, map(shutil.which, CHROMIUMS)), None)

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from pipelines.executors import EXECUTORS, cores, here, processes
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, load_object, option
 from prep.step import ParallelStep
+from prep.store import Store
 
 COUNT = 40
 
@@ -103,7 +104,7 @@ def test_workers_of_a_killed_parent_end(store: Store) -> None:
     code = f"""
 from pathlib import Path
 from pipelines.executors import processes
-from prep.item import Store
+from prep.store import Store
 from tests.pipelines.test_executors import Who
 if __name__ == "__main__":
     store = Store(Path({str(store.folder)!r}))

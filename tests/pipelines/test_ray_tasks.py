@@ -16,11 +16,12 @@ from PIL import Image
 
 from pipelines.executors import EXECUTORS, here
 from prep.clean import Clean
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, load_object, option
 from prep.project import Place
 from prep.run import run_steps
 from prep.step import ParallelStep
+from prep.store import Store
 from prep.tag import Tag
 
 ray = pytest.importorskip("ray")

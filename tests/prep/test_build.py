@@ -16,7 +16,8 @@ from PIL import Image
 
 from prep.build import Build
 from prep.cli import main
-from prep.item import Item, Store
+from prep.item import Item
+from prep.store import Store
 from prep.tree import read_tree, validate
 
 

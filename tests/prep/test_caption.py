@@ -16,8 +16,9 @@ from PIL import Image
 from prep.cli import main
 from prep.images import load, pixel_hash
 from prep.imports import keep
-from prep.item import Item, Store
+from prep.item import Item
 from prep.scores import Labels, ScoreStore
+from prep.store import Store
 
 # The step, over pictures whose scores are planted.
 LABELS = Labels(("general", "1girl", "red_eyes", "hat"), ("rating", "general", "general", "general"))

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from prep.caption_states import BLANK, FILE, TOGETHER, CaptionStates
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError
+from prep.store import Store
 
 
 def state(**known: object) -> dict[str, object]:

@@ -18,10 +18,11 @@ from prep.cli import main
 from prep.crop import Crop
 from prep.dedup import Dedup
 from prep.images import load, pixel_hash
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError
 from prep.project import Place
 from prep.run import run_steps
+from prep.store import Store
 
 PLAIN = {"check": False, "trim_borders": False, "report": False}  # the pictures here are blurred, flat and have no subject
 FLAGS = ("--no-check", "--no-trim-borders", "--no-report")

@@ -12,9 +12,10 @@ from PIL import Image
 from prep.boxes import holds
 from prep.crop import Crop
 from prep.framing import MODES, Scene, square, trimmed
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.options import UserError
 from prep.project import Place
+from prep.store import Store
 
 
 def speckled(width: int, height: int, region: tuple[int, int, int, int]) -> Image.Image:

@@ -5,7 +5,8 @@ from PIL import Image
 
 from prep.cli import main
 from prep.decisions import ASIDE, KEPT
-from prep.item import Item, Store
+from prep.item import Item
+from prep.store import Store
 
 
 def clean(root: Path, *options: object) -> None:

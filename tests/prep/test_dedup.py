@@ -16,11 +16,12 @@ from pipelines.pocket import world
 from prep import dedup, sights
 from prep.clean import Clean
 from prep.dedup import Dedup, same_picture
-from prep.item import Item, Store
+from prep.item import Item
 from prep.project import Place
 from prep.run import run_steps
 from prep.sights import candidates
 from prep.similar import look
+from prep.store import Store
 
 MOUTHS = ("smile", "frown", "open", "line")
 EYES = ("blue", "green", "closed")

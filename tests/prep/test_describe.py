@@ -14,7 +14,8 @@ from PIL import Image
 from prep import describe as module
 from prep.cli import main
 from prep.describe import Describe
-from prep.item import Item, Store
+from prep.item import Item
+from prep.store import Store
 
 
 @dataclass

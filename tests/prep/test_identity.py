@@ -18,9 +18,10 @@ from benchmarks.identity import Tally, make_set, measure
 from prep.embedders.looks import FaceLook
 from prep.embedders.traits import Traits
 from prep.identity import NOBODY, STRANGER, Identity
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.options import UserError
 from prep.project import Place
+from prep.store import Store
 from tests.prep.embedders.models import make_ccip, make_tagger
 
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)

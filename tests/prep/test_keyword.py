@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prep.item import Item, Store
+from prep.item import Item
 from prep.keyword import Keyword
 from prep.options import UserError
+from prep.store import Store
 from tests.prep.test_caption import folder, item, prep, text
 
 __all__ = ["folder"]  # the fixture with two scored pictures

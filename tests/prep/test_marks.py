@@ -14,7 +14,7 @@ from benchmarks.marks import figures, measure
 from prep.boxes import area, common, corners, holds
 from prep.detectors.text import Line
 from prep.images import load
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.lettering import marks_of, scene_text
 from prep.mark_actions import CUT, Case, letters, mask, trim
 from prep.marks import Marks
@@ -22,6 +22,7 @@ from prep.masks import loss_mask
 from prep.project import Place
 from prep.recheck import Recheck, suspected
 from prep.scores import Labels, ScoreStore, picture_key
+from prep.store import Store
 from tests.overlays import marked, photograph, pictures
 
 FACE = (177, 80, 272, 175)  # the astronaut's, by hand

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.masks import keep_alpha, loss_mask, mask_path, update_mask, with_mask
+from prep.store import Store
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from PIL import Image
 from prep import regularize as module
 from prep.cli import main
 from prep.images import load
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError
 from prep.regularize import Regularize
+from prep.store import Store
 
 
 class FakeModel:

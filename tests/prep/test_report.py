@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from prep import report
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.report import write_report
+from prep.store import Store
 
 
 def picture(folder: Path, name: str, colour: str = "teal", size: tuple[int, int] = (300, 200)) -> Item:

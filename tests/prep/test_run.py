@@ -13,11 +13,12 @@ from PIL import Image
 from rich.console import Console
 
 from prep import run as module
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, option
 from prep.project import Command, Place
 from prep.run import AFTER, STEPS, Report, Run, run_steps, track
 from prep.step import Step
+from prep.store import Store
 
 NAMES = ("a", "[artist] b", "c")
 

@@ -9,13 +9,14 @@ import pytest
 from prep.caption import Caption
 from prep.crop import Crop
 from prep.images import load
-from prep.item import Box, Store
+from prep.item import Box
 from prep.masks import loss_mask, update_mask
 from prep.options import UserError
 from prep.project import Place
 from prep.run import run_steps
 from prep.stages import parse
 from prep.step import Step
+from prep.store import Store
 from prep.tag import Tag
 from tests.prep.test_crop import run, sidecar, speckled
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prep.item import Item, Store
+from prep.item import Item
 from prep.stats import Stats, shows_person, summarize
 from prep.stats_page import BARS, bars, render
+from prep.store import Store
 
 CAPTIONS = {
     "a.png": "sks, 1girl, red eyes, <hat> & co",

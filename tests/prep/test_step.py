@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prep.item import Item, Store
+from prep.item import Item
 from prep.options import UserError, option
 from prep.project import Place
 from prep.step import Step, batched
+from prep.store import Store
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from pipelines.pocket.world import Character, draw
 from prep.boxes import OTHER, area, common, corners, find_boxes, holds, overlap, people, without
 from prep.crop import Crop
 from prep.images import load, pixel_hash
-from prep.item import Box, Item, Store
+from prep.item import Box, Item
 from prep.masks import loss_mask, update_mask
 from prep.options import UserError
 from prep.project import Place
+from prep.store import Store
 from prep.subject import Subject, cut_away, main_part, touches
 
 SIZE = (400, 300)

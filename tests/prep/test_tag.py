@@ -16,11 +16,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from prep.cli import main
-from prep.item import Store
 from prep.options import UserError
 from prep.prepared import STEP_BACK, ahead, step_back
 from prep.processor import multiplies_bytes
 from prep.scores import ScoreStore
+from prep.store import Store
 from prep.tag import Tag
 from prep.taggers import TAGGERS
 from prep.taggers.onnx_tagger import OnnxTagger

@@ -14,7 +14,8 @@ from PIL import Image
 from prep.captions import join, parse
 from prep.cli import main
 from prep.clip_bpe import LENGTHS, count
-from prep.item import STORE, Item, Store
+from prep.item import Item
+from prep.store import STORE, Store
 from prep.tokens import Entry, entry, fit, histogram, recommend, tags_beyond
 
 FEW = ["1girl", "long hair", "^_^", "very long hair", "hatsune miku", "x_x"]

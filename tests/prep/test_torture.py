@@ -19,9 +19,10 @@ from PIL import Image
 
 from prep.clean import Clean
 from prep.images import find_pictures, load
-from prep.item import Item, Store
+from prep.item import Item
 from prep.masks import alpha_path
 from prep.project import Place
+from prep.store import Store
 from tests.torture import MIN_SIDE, make
 from tests.torture_shapes import Expectation
 

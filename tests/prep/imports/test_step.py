@@ -8,8 +8,9 @@ from PIL import Image
 from prep.cli import main
 from prep.imports import any_kept, kept
 from prep.imports.step import Beside, Import, lies_beside
-from prep.item import Item, Store
+from prep.item import Item
 from prep.project import Place
+from prep.store import Store
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from starlette.testclient import TestClient
 
 from prep.cli import main
 from prep.images import load, pixel_hash
-from prep.item import Item, Store
+from prep.item import Item
 from prep.project import Place
 from prep.review.desk import Desk
 from prep.review.journal import Journal
 from prep.review.routes import app
 from prep.scores import Labels, ScoreStore
+from prep.store import Store
 
 LABELS = Labels(("safe", "1girl", "red_eyes", "hat", "long_hair"), ("rating", *["general"] * 4))
 SCORES = {"a": [1, 0.99, 0.6, 0.4, 0.2], "b": [1, 0.98, 0.7, 0.1, 0.9], "c": [1, 0.97, 0.02, 0.01, 0.45]}
