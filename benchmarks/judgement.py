@@ -30,7 +30,7 @@ PLAIN = {"train_batch_size": 8, "network_dim": 16, "network_alpha": 16.0, "min_s
 CASES: dict[str, tuple[tuple[int, float, str, int], tuple[int, float, str, int]]] = {
     "under": ((16, 2.5e-3, "cosine", PICTURES), (64, 2e-4, "cosine", PICTURES)),
     "right": ((64, 2.5e-3, "cosine", PICTURES), (64, 2.5e-3, "cosine", PICTURES)),
-    "over": ((250, 2.5e-3, "constant", FEW), (80, 4e-3, "constant", PICTURES)),
+    "over": ((250, 4e-3, "constant", FEW), (80, 4e-3, "constant", PICTURES)),
 }
 WORDS = {"under": {"under-trained"}, "right": {"right"}, "over": {"over-trained", "diverged"}}
 AXES = ["learning_rate=3e-4,1e-3,2.5e-3,5e-3", "network_dim=4,16"]
