@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prep.options import UserError
 from train.fingerprint import fingerprint_of
 from train.state import Job, read_state
-from train.validate import Judgement
+from train.validate import Judgement, score
 
 if TYPE_CHECKING:
     from prep.tree import Folder
@@ -31,7 +31,7 @@ class Rotation:
 
     @property
     def best(self) -> tuple[float, Judgement]:
-        return min(self.course, key=lambda entry: entry[1].loss)
+        return min(self.course, key=lambda entry: score(entry[1]))
 
 
 def rotate(config: TrainConfig, base: tuple[Runtime, Model, list[Folder]], signals: StopSignals) -> Rotation:

@@ -72,5 +72,5 @@ sweep_command = click.Command(
         *(parameter for section in SECTIONS.values() for parameter in parameters(section)),
     ],
     callback=_sweep,
-    help="Train the project in ROOT with many settings on one loaded base, judge them by the held-out loss, and say which is best.",
+    help="Train the project in ROOT with many settings on one loaded base, judge them by their best epochs, and say which is best.",
 )

@@ -27,6 +27,7 @@ STRATA = 8  # timesteps a picture is judged at, one in each equal part of those 
 # Share of a run's time that judging may take at most unless validate_every_n_epochs says otherwise. A forward pass is a third of a step.
 AFFORDED, PASS = 1 / 8, 1 / 3
 MOST = 24  # judgements of a run, as many as the curve needs
+KEYWORD_WEIGHT = 0.5  # of what needs the keyword, and of what bled, against the loss: together they count as much as it does
 # Two-sided 97.5 % quantiles of Student's distribution by degrees of freedom; beyond the last the normal one's.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09)
 
@@ -57,8 +58,11 @@ class Judgement:
 
 
 def score(judgement: Judgement) -> float:
-    """Return what the best epoch has least of."""
-    return judgement.loss
+    """Return what the best epoch has least of: the held-out loss, less what needs the keyword and more what bled into the class, each by half.
+
+    The loss alone falls before the keyword is bound, since it is lower for all pictures of this kind then.
+    """
+    return judgement.loss + KEYWORD_WEIGHT * (judgement.bleed - judgement.needs_keyword)
 
 
 @dataclass

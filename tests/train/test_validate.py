@@ -1,5 +1,6 @@
 """Validation: the same numbers every time, the keyword taken out of captions, the best epoch kept, patience, and resume."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_best_and_patience() -> None:
     assert best_of(found).step == 1
     assert exhausted(found, 2) and not exhausted(found, 3) and not exhausted(found, 0) and not exhausted([], 1)
     assert json.dumps(found[0].record(True))
+
+
+def test_an_epoch_that_binds_the_keyword_beats_one_of_a_little_less_loss_and_one_that_bleeds_does_not() -> None:
+    early, bound = Judgement(1, 1, 0.41, 0.1, 0.45, 0.07, 0.08), Judgement(2, 2, 0.46, 0.1, 0.4, 0.24, 0.12)
+    assert best_of([early, bound]) == bound
+    bled = dataclasses.replace(bound, bleed=0.3)
+    assert best_of([early, bled]) == early
+    assert best_of([early, dataclasses.replace(bound, loss=0.6)]) == early
 
 
 def test_killed_after_the_best_took_its_place_the_best_stays(tiny_base: Path, wide_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
