@@ -52,7 +52,7 @@ def grid(
     shown = columns(files, weights, not no_base)
     base = base_of(base, [loras[0].path for _, loras in shown if loras])
     sheet = draw_sheet(load_generator(base, clip_skip), shown, with_seeds(prompts, seeds, seed))
-    paths = sheet.save(out, f"{Path(base).stem}: {', '.join(dict.fromkeys(Path(file.partition(':')[0]).stem for file in files))}")
+    paths = sheet.save(out, f"{Path(base).stem}: {', '.join(dict.fromkeys(lora.path.stem for _, loras in shown for lora in loras))}")
     click.echo(f"{' and '.join(map(str, paths))} show {len(sheet.rows)} rows of {len(shown)}")
 
 
@@ -68,10 +68,18 @@ def columns(files: Sequence[str], weights: str, with_base: bool) -> list[Column]
     for text in files:
         named = read_weighted(text)
         loras += [named] if str(named.path) != text else [replace(named, weight=strength) for strength in strengths]
-    stems = {lora.path.stem: {other.path for other in loras if other.path.stem == lora.path.stem} for lora in loras}
-    labels = [(f"{lora.path.parent.name}/" if len(stems[lora.path.stem]) > 1 else "") + label(lora) for lora in loras]
+    paths = [lora.path.resolve() for lora in loras]
+    labels = [folders_that_tell(path, paths) + label(lora) for path, lora in zip(paths, loras, strict=True)]
     found: list[Column] = [("base alone", ())] if with_base else []
     return [*found, *((text, (lora,)) for text, lora in zip(labels, loras, strict=True))]
+
+
+def folders_that_tell(path: Path, paths: Sequence[Path]) -> str:
+    """Return as many of a file's folders, as a prefix of its name, as tell it from the others of its name; nothing if there are none."""
+    others = [other.parent.parts for other in paths if other.stem == path.stem and other != path]
+    folders = path.parent.parts
+    count = next((n for n in range(len(folders) + 1) if all(folders[len(folders) - n :] != other[len(other) - n :] for other in others)), 0)
+    return "".join(f"{folder}/" for folder in folders[len(folders) - count :])
 
 
 def label(lora: Weighted) -> str:

@@ -55,6 +55,10 @@ def test_the_columns_of_a_grid(loras: list[Path], tmp_path: Path) -> None:
     twin = tmp_path / "other" / "b.safetensors"
     twin.write_bytes(loras[1].read_bytes())
     assert [label for label, _ in columns([str(loras[1]), str(twin)], "", False)] == [f"{tmp_path.name}/b", "other/b"]
+    further = tmp_path / "more" / "other" / "b.safetensors"
+    further.parent.mkdir(parents=True)
+    further.write_bytes(twin.read_bytes())
+    assert [label for label, _ in columns([str(twin), str(further)], "", False)] == [f"{tmp_path.name}/other/b", "more/other/b"]
 
 
 def test_grid_draws_columns_and_rows(loras: list[Path], tmp_path: Path) -> None:
