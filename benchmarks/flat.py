@@ -59,10 +59,10 @@ def main() -> None:
     figures: dict[str, Any] = {}
     few, many = min(args.counts), max(args.counts)
     for key, values in {
-        "step over the bare one": lambda found: 1 / found["share_of_bare"],
-        "share of data": lambda found: found["parts"]["data"],
-        "step, s": lambda found: found["step"],
-        "peak memory, GB": lambda found: found["peak_memory"] / 1e9,
+        "step over the bare one": lambda found: 1 / found["share_of_bound"],
+        "share of data": lambda found: found["seconds"]["data"] / sum(found["seconds"].values()),
+        "step, s": lambda found: found["seconds_per_step"],
+        "peak memory, GB": lambda found: found["peak_bytes"] / 1e9,
     }.items():
         medians = {count: statistics.median(values(found[count]) for found in rounds) for count in args.counts}
         figures[key] = {**{str(count): round(value, 4) for count, value in medians.items()}, "ratio": round(medians[many] / medians[few], 3)}
