@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -232,7 +232,7 @@ def finished(job: Job, state: TrainState, until: int) -> bool:
     return state.step >= until or exhausted(state.judged(), job.config.validation.patience)
 
 
-def groups_left(job: Job, state: TrainState, until: int) -> Iterator[list[Batch]]:
+def groups_left(job: Job, state: TrainState, until: int) -> Generator[list[Batch], None, None]:
     """Yield this process's batches of each step that is left, perhaps none; those of the next step are read while one is taken."""
     planned = itertools.islice(groups_from(job, state.epoch, state.batch), until - state.step)
     with closing(ahead([job.runtime.pinned(batch) for batch in group] for group in planned)) as groups:
