@@ -4,7 +4,8 @@ usage: python -m benchmarks.caching BASE [--pictures 12] [--side 256] [--rounds 
 
 A tree of JPEG pictures, each twice as wide and high as what is encoded, is encoded into an empty cache: by the stage alone, and by all that a run
 does before its first step (`TrainingSet.load`, which looks at the pictures and hashes the encoders, too). In turns with it the encoders alone
-take the same pixels and tokens from memory. Said are medians of the share of the time that passed that the encoders alone need; 1 is the bound.
+take the same pixels and tokens from memory. Said is how much of a stage's time the encoders alone need, by the time that passed and by that of
+the processor, which other programs disturb less; medians, 1 is the bound.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ def tree(root: Path, count: int, side: int) -> None:
         (folder / f"{number:03d}.txt").write_text(f"tok, smile, hat, standing, number {number}\n", encoding="utf-8")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return the seconds that pass while something is done."""
-    began = time.perf_counter()
+def seconds(work: Callable[[], object]) -> np.ndarray:
+    """Return the seconds that pass while something is done, and those of the processor, on all threads together."""
+    before = np.array([time.perf_counter(), time.process_time()])
     work()
-    return time.perf_counter() - began
+    return np.array([time.perf_counter(), time.process_time()]) - before
 
 
-def shares(root: Path, model: Model, config: TrainConfig) -> dict[str, float]:
-    """Encode the tree once in each way; returns the share of each stage's time that the encoders alone need."""
+def shares(root: Path, model: Model, config: TrainConfig) -> dict[str, np.ndarray]:
+    """Encode the tree once in each way; returns the shares of each stage's time, of both kinds, that the encoders alone need."""
     loaded: list[TrainingSet] = []
     whole = seconds(lambda: loaded.append(TrainingSet.load(config, model)))
     wanted = [Wanted(picture.digest, picture.view(0, False), picture.pixels) for picture in loaded[0].pictures]
@@ -82,7 +83,11 @@ def main() -> None:
             settings = {"base": args.base, "tree": str(root / "tree"), "resolution": args.side, "min_bucket_reso": 64}
             settings |= {"train_text_encoder": False, "shuffle_caption": False, "validation_split": 0.0}
             found.append(shares(root, model, TrainConfig.load({"train": settings}, {})))
-    medians = {stage: round(statistics.median(one[stage] for one in found), 3) for stage in found[0]}
+    medians = {
+        f"{stage}, of {kind}": round(statistics.median(float(one[stage][place]) for one in found), 3)
+        for stage in found[0]
+        for place, kind in enumerate(("the wall", "the processor"))
+    }
     print(json.dumps({**medians, "load of the machine": os.getloadavg()[0]}, indent=1))
 
 
