@@ -234,7 +234,7 @@ def finished(job: Job, state: TrainState, until: int) -> bool:
 
 def groups_left(job: Job, state: TrainState, until: int) -> Generator[list[Batch], None, None]:
     """Yield this process's batches of each step that is left, perhaps none; those of the next step are read while one is taken."""
-    planned = itertools.islice(groups_from(job, state.epoch, state.batch), until - state.step)
+    planned = itertools.islice(groups_from(job, state.epoch, state.batch), max(0, until - state.step))
     with closing(ahead([job.runtime.pinned(batch) for batch in group] for group in planned)) as groups:
         while not finished(job, state, until):
             yield next(groups)
