@@ -19,6 +19,7 @@ import click
 from prep.options import parameters, read_settings
 from train.cli import given_settings
 from train.config import SECTIONS, TrainConfig
+from train.prefetch import ahead
 from train.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -91,17 +92,18 @@ def bench(config: TrainConfig, steps: int) -> dict[str, Any]:
     Raises UserError as `run` does.
     """
     from train.processes import Processes
-    from train.run import checked_tree, open_base, prepare, start, take_step
+    from train.run import checked_tree, groups_from, open_base, prepare, start, take_step
 
     checked_tree(config.data)
     runtime, model = open_base(config, Processes())
     job = prepare(config, runtime, model, {})
     state, watch = start(job, None), Watch(runtime.device)
-    groups = _groups(job)
-    _forget_peak(runtime.device)
-    take_step(next(groups), job, state)  # the first one makes the optimizer's moments, and is slower
-    peak = _peak(runtime.device)
-    own, bare, pictures = _in_turns(job, state, watch, list(itertools.islice(groups, steps)))
+    with contextlib.closing(ahead([runtime.pinned(batch) for batch in group] for group in groups_from(job, 0, 0))) as groups:
+        _forget_peak(runtime.device)
+        take_step(next(groups), job, state)  # the first one makes the optimizer's moments, and is slower
+        peak = _peak(runtime.device)
+        own, bare, pictures = _in_turns(job, state, watch, list(itertools.islice(groups, steps)))
+        stages = _stages(job, state, groups, steps)
     return {
         "device": runtime.description,
         "steps": steps,
@@ -111,7 +113,7 @@ def bench(config: TrainConfig, steps: int) -> dict[str, Any]:
         "pictures_per_second": pictures / sum(own),
         "peak_bytes": peak,
         "peak_of": "the GPU" if runtime.device.type == "cuda" else "the process, with reading the base",
-        "seconds": _stages(job, state, groups, steps),
+        "seconds": stages,
     }
 
 
@@ -157,13 +159,6 @@ def _stages(job: Job, state: TrainState, groups: Iterator[list[Batch]], steps: i
         whole = watch.now() - began
     seconds = {stage: spent / steps for stage, spent in watch.seconds.items()}
     return {**seconds, "rest": whole / steps - sum(seconds.values())}
-
-
-def _groups(job: Job) -> Iterator[list[Batch]]:
-    """Yield the batches of one step after another, without end."""
-    batches = itertools.chain.from_iterable(job.data.batches(epoch) for epoch in itertools.count())
-    while True:
-        yield list(itertools.islice(batches, job.config.optimizer.gradient_accumulation_steps))
 
 
 def _forget_peak(device: torch.device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,12 @@ class Store:
     held: dict[str, Tensors] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     made: int = 0
+    holding: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def lacks(self, facts: Iterable[Any]) -> bool:
+        """Say whether `prepare` with these facts would have something to make."""
+        key = key_of(facts)
+        return key not in self.held and not self._path(key).exists()
 
     def prepare(self, facts: Iterable[Any], make: Callable[[], Tensors]) -> None:
         """See to it that `get` with these facts will have to make nothing; what lies there is marked as used today."""
@@ -80,11 +87,12 @@ class Store:
     def _hold(self, key: str, found: Tensors) -> None:
         """Keep tensors in memory: all of them if they lie nowhere else, else while there is room; the first come stay."""
         size = sum(tensor.nbytes for tensor in found.values())
-        if self.folder is None:
-            self.held[key] = found
-        elif size <= self.resident:
-            self.resident -= size
-            self.held[key] = found
+        with self.holding:  # a thread that reads batches ahead comes here too
+            if self.folder is None:
+                self.held[key] = found
+            elif size <= self.resident and key not in self.held:
+                self.resident -= size
+                self.held[key] = found
 
     def _read(self, key: str) -> Tensors | None:
         """Read a file; one that is missing, broken or holds what is not a number is None, and is then made anew."""

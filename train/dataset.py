@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from train.buckets import BucketRule
 from train.cache import GIGABYTE, Store, prune
 from train.holdout import Holdout, hold_out, sources_of
-from train.latents import LatentCache
+from train.latents import LatentCache, Wanted
 from train.looks import Looks
 from train.pictures import Picture, bucket_rule, folder_counts, look_at, tag_frequency
 from train.plan import SamplePlan, describe_reg
+from train.prefetch import decoded
 from train.subsets import folders_of
 from train.text_cache import TextCache, tokenized
 from train.wording import Moment, all_wordings, vary_caption
@@ -78,15 +79,17 @@ class TrainingSet:
         on_disk = data.cache_latents_to_disk
         rule, looks = bucket_rule(data, model), Looks.open(root / LOOKS if on_disk else None)
         files = [(path, folder, own) for folder, own in folders_of(data) for path in folder.pictures]
-        pictures = tuple(look_at(path, folder, own, rule, looks) for path, folder, own in progress(files, "looking at pictures", len(files)))
+        looked = decoded(lambda file: look_at(*file, rule, looks), files)
+        pictures = tuple(progress(looked, "looking at pictures", len(files)))
         looks.save()
         held = hold_out(pictures, config.validation, config.output.seed, sources_of(data.tree), fold)
         plan = SamplePlan.make(pictures, config, held.all)
         used = [pictures[index] for index in sorted({*plan.used(data.num_epochs), *held.all})]
         latents = LatentCache.open(Store(root / LATENTS if on_disk else None), model)
-        wanted = {(picture.digest, view): picture for picture in used for view in picture.all_views()}
-        for (digest, view), picture in progress(wanted.items(), "encoding pictures", len(wanted)):
-            latents.prepare(digest, view, picture.pixels)
+        views = {(picture.digest, view): picture for picture in used for view in picture.all_views()}
+        wanted = [Wanted(digest, view, picture.pixels) for (digest, view), picture in views.items()]
+        for _ in progress(latents.prepare(wanted), "encoding pictures", len(wanted)):
+            pass
         text = _encoded_text(used, Store(root / TEXT if on_disk else None), config, model, progress)
         kept = latents.store.used | (text.store.used if text else set())
         folders = [root / LATENTS, root / TEXT] if on_disk else []

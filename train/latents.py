@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
 from train.cache import Store, Tensors, hash_modules
+from train.prefetch import decoded
 from train.views import View, bucket_mask, bucket_pixels
 
 if TYPE_CHECKING:
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 VERSION = 2  # raise it when `bucket_pixels`, `bucket_mask` or the stored form changes
 Decode = Callable[[], "Image.Image"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A view that is to be encoded."""
+
+    digest: str  # the picture's pixel_hash
+    view: View
+    image: Decode  # decodes the picture
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,15 @@ class LatentCache:
         """List what latents depend on: the picture's pixels, scale, crop, mirroring and colours, the VAE, the form they are kept in."""
         return VERSION, digest, *view.facts, self.vae_hash, "float32"
 
-    def prepare(self, digest: str, view: View, image: Decode) -> None:
-        """Encode a view unless it is there; `digest` is the picture's pixel_hash, and `image` decodes it if it must."""
-        self.store.prepare(self.facts(digest, view), lambda: self._encode(image, view))
+    def prepare(self, wanted: Iterable[Wanted]) -> Iterator[None]:
+        """Encode the views that are not there, and yield after each view; threads decode the next ones meanwhile."""
+        for one, pixels in decoded(self._decoded, wanted):
+            self.store.prepare(self.facts(one.digest, one.view), lambda one=one, pixels=pixels: self._encode(one.image, one.view, pixels))  # type: ignore[misc]
+            yield
+
+    def _decoded(self, one: Wanted) -> tuple[Wanted, Tensor | None]:
+        """Return the pixels (3, H, W) of a view with it; None if it is encoded already."""
+        return one, bucket_pixels(one.image(), one.view) if self.store.lacks(self.facts(one.digest, one.view)) else None
 
     def latents(self, digest: str, view: View, image: Decode) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (4, h, w) in float32 on the CPU."""
@@ -60,11 +76,13 @@ class LatentCache:
         (width, height), scale = view.fit.bucket, self.model.vae_scale
         return kept.keys() == set(names) and all(tensor.shape[1:] == (height // scale, width // scale) for tensor in kept.values())
 
-    def _encode(self, image: Decode, view: View) -> Tensors:
+    def _encode(self, image: Decode, view: View, pixels: Tensor | None = None) -> Tensors:
         import torch
 
+        pixels = bucket_pixels(image(), view) if pixels is None else pixels
+
         # One picture at a time: its latents must not depend on which others it shares a batch with.
-        mean, std = (part[0].float().cpu().contiguous() for part in self.model.encode_images(bucket_pixels(image(), view)[None]))
+        mean, std = (part[0].float().cpu().contiguous() for part in self.model.encode_images(pixels[None]))
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
             whose = f" for {image.args[0]}" if isinstance(image, partial) else ""
             raise UserError(f"the VAE of {self.model.path} gives no finite latents{whose}; give a base model with another VAE")

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
@@ -26,6 +26,7 @@ from train.milestones import judged, reach
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
 from train.per_picture import truncation_notes
+from train.prefetch import ahead
 from train.processes import Processes
 from train.result import RunResult, save_result
 from train.rotation import forget, last_step, rotate
@@ -73,17 +74,23 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
 
 def open_base(config: TrainConfig, processes: Processes) -> tuple[Runtime, Model]:
     """Choose where to compute and load the base model as the settings want it."""
+    import torch
+
     from train.adapters.build import merge_base_weights
     from train.families import load_model
 
     runtime = Runtime.choose(config.output.mixed_precision, processes)
     print(f"computing on {runtime.description}")
     optimizer_maker(config.optimizer)  # one that is not installed, or cannot do it, is said before a base model is loaded
-    model = load_model(config.model.base, vae=config.model.vae, prediction_type=config.model.prediction_type)
+    # What is only cast and moved goes to the GPU straight from the file; merging and a full fine-tune compute with float32.
+    straight = runtime.casts_base and not config.network.full and not config.network.base_weights
+    model = load_model(config.model.base, vae=config.model.vae, prediction_type=config.model.prediction_type, as_stored=straight)
     model.scheduler_config = with_zero_terminal_snr(model.scheduler_config, config.objective.zero_terminal_snr)  # samples are drawn by it too
     for line in merge_base_weights(config.network, model):
         print(line)
     model.digest = weights_digest((model.unet, model.vae, *model.text_encoders))
+    for encoder in model.text_encoders if straight else ():
+        encoder.to(runtime.device, torch.float32)  # in which captions are encoded
     return runtime, model
 
 
@@ -192,8 +199,12 @@ def train(job: Job, state: TrainState, signals: StopSignals, until: int | None =
     control = Control(output.file(".control"))
     board = open_board(job.config, state.step) if processes.first else None
     panel, until = Panel.of(job), job.steps if until is None else until
-    with StepLog(output.file(".jsonl"), job.steps, state.step, board) if processes.first else nullcontext() as log, signals.held():
-        for group in groups_left(job, state, until):
+    with (
+        StepLog(output.file(".jsonl"), job.steps, state.step, board) if processes.first else nullcontext() as log,
+        signals.held(),
+        closing(groups_left(job, state, until)) as groups,
+    ):
+        for group in groups:
             began, epoch = time.monotonic(), state.epoch + 1
             loss, grad_norm, rates = take_step(group, job, state)
             state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
@@ -221,14 +232,22 @@ def finished(job: Job, state: TrainState, until: int) -> bool:
     return state.step >= until or exhausted(state.judged(), job.config.validation.patience)
 
 
-def groups_left(job: Job, state: TrainState, until: int) -> Iterator[list[Batch]]:
-    """Yield this process's batches of each step that is left, perhaps none; a step never reaches over the end of an epoch."""
+def groups_left(job: Job, state: TrainState, until: int) -> Generator[list[Batch], None, None]:
+    """Yield this process's batches of each step that is left, perhaps none; those of the next step are read while one is taken."""
+    planned = itertools.islice(groups_from(job, state.epoch, state.batch), max(0, until - state.step))
+    with closing(ahead([job.runtime.pinned(batch) for batch in group] for group in planned)) as groups:
+        while not finished(job, state, until):
+            yield next(groups)
+
+
+def groups_from(job: Job, epoch: int, batch: int) -> Iterator[list[Batch]]:
+    """Yield this process's batches of one step after another, without end, from a batch of an epoch on; no step reaches over an epoch's end."""
     size = job.config.optimizer.gradient_accumulation_steps
-    while not finished(job, state, until):
-        batches = job.data.batches(state.epoch, *job.runtime.processes.share(state.batch))
-        for _ in range(state.batch, job.data.batches_per_epoch, job.data.batches_a_step):
-            if not finished(job, state, until):
-                yield list(itertools.islice(batches, size))
+    while True:
+        batches = job.data.batches(epoch, *job.runtime.processes.share(batch))
+        for _ in range(batch, job.data.batches_per_epoch, job.data.batches_a_step):
+            yield list(itertools.islice(batches, size))
+        epoch, batch = epoch + 1, 0
 
 
 def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[float, float, dict[str, float]]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -96,6 +96,11 @@ class Runtime:
         several = f"{processes.count} processes, each on " if processes.count > 1 else ""
         return cls(device, precision, dtype, scaler, f"{several}{name}, {words} ({why})", processes)
 
+    @property
+    def casts_base(self) -> bool:
+        """Whether all frozen weights take the compute type on their way to the device, so that they need no other before."""
+        return self.device.type == "cuda" and self.dtype is not None
+
     def place(self, *modules: nn.Module, device: torch.device | None = None) -> None:
         """Move frozen modules to the device, or to another; they hold weights in the compute type, which halves their memory.
 
@@ -106,7 +111,7 @@ class Runtime:
         for module in modules:
             module.requires_grad_(False).eval()
             # torch's own `to`: diffusers' one warns of the cast, which autocast makes harmless
-            torch.nn.Module.to(module, device=device or self.device, dtype=self.dtype if self.device.type == "cuda" else None)
+            torch.nn.Module.to(module, device=device or self.device, dtype=self.dtype if self.casts_base else None)
             for layer in module.modules() if self.dtype and self.device.type == "cpu" else ():
                 if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
                     torch.nn.Module.to(layer, dtype=self.dtype)
@@ -117,11 +122,19 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def moved(self, batch: B) -> B:
-        """Return a batch whose tensors lie on the device."""
+        """Return a batch whose tensors lie on the device; a pinned one is copied while the processor goes on."""
         if self.device.type == "cpu":
             return batch
-        fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-        return dataclasses.replace(batch, **{name: value.to(self.device) for name, value in fields.items() if hasattr(value, "to")})
+        return changed(batch, lambda tensor: tensor.to(self.device, non_blocking=tensor.is_pinned()))
+
+    def pinned(self, batch: B) -> B:
+        """Return a batch in memory that a CUDA GPU copies from by itself; the same batch for other devices."""
+        import torch
+
+        if self.device.type != "cuda":
+            return batch
+        with torch.cuda.device(self.device):  # a thread begins on the first GPU, whichever its process computes on
+            return changed(batch, torch.Tensor.pin_memory)
 
     def backward(self, loss: Tensor) -> float:
         """Add the loss's gradient and return its value; raises NotFiniteError before a broken loss can spoil the weights."""
@@ -150,6 +163,18 @@ class Runtime:
             raise NotFiniteError("the gradient is not a number")
         optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+def changed(record: B, change: Callable[[Tensor], Tensor]) -> B:
+    """Return a dataclass, or one within it, with each of its tensors changed; what is no tensor stays."""
+    import torch
+
+    def of(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return change(value)
+        return changed(value, change) if dataclasses.is_dataclass(value) else value
+
+    return dataclasses.replace(record, **{field.name: of(getattr(record, field.name)) for field in dataclasses.fields(record)})
 
 
 class StopSignals:

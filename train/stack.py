@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,13 +99,14 @@ def _train(runs: Sequence[Run], signals: StopSignals, until: int) -> None:
         ends = [(logs.enter_context(_log(run, shown=number == 0)), Panel.of(run.job)) for number, run in enumerate(runs)]
         while going := [number for number, run in enumerate(runs) if not run.broken and run.state.step < until]:
             first = runs[going[0]]
-            for group in groups_left(first.job, first.state, until):
-                _step(group, [runs[number] for number in going], [ends[number] for number in going], until)
-                if signals.caught:
-                    _save(runs)
-                    raise StoppedError(signals.caught, f"stopped at step {first.state.step}")
-                if any(runs[number].broken for number in going):
-                    break
+            with closing(groups_left(first.job, first.state, until)) as groups:
+                for group in groups:
+                    _step(group, [runs[number] for number in going], [ends[number] for number in going], until)
+                    if signals.caught:
+                        _save(runs)
+                        raise StoppedError(signals.caught, f"stopped at step {first.state.step}")
+                    if any(runs[number].broken for number in going):
+                        break
 
 
 def _log(run: Run, shown: bool) -> StepLog:

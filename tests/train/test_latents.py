@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from train.buckets import BucketRule, Fit
 from train.cache import Store
 from train.families import load_model
 from train.families.sd import Model
-from train.latents import LatentCache, hash_vae
+from train.latents import LatentCache, Wanted, hash_vae
 from train.views import View, bucket_mask, bucket_pixels
 
 
@@ -114,3 +115,31 @@ def test_a_mask_lies_on_its_pictures_pixels(flip: bool) -> None:
     blocks = (pixels[0].reshape(found.shape[1], 4, found.shape[2], 4).mean(dim=(1, 3)) + 1) / 2
     assert (found[0] - blocks).abs().max() < 0.15  # Lanczos rings at the edge, the mask's box filter does not
     assert found.min() >= 0 and found.max() <= 1
+
+
+def test_threads_write_what_one_picture_after_another_would(model: Model, tmp_path: Path) -> None:
+    images = [noise(seed, (70 + 10 * (seed % 3), 64)) for seed in range(12)]
+    wanted = [Wanted(pixel_hash(image), View(fitted(image.size)), lambda image=image: image) for image in images]  # type: ignore[misc]
+    cache = LatentCache.open(Store(tmp_path / "together"), model)
+    assert len(list(cache.prepare(wanted))) == cache.store.made == 12
+    for image in images:
+        get(LatentCache.open(Store(tmp_path / "alone"), model), image)
+    files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.safetensors"))
+    assert len(files) == 12
+    assert all((tmp_path / "alone" / file).read_bytes() == (tmp_path / "together" / file).read_bytes() for file in files)
+
+
+def test_what_is_there_is_not_decoded(model: Model, tmp_path: Path) -> None:
+    decoded: list[int] = []
+    images = [noise(seed) for seed in range(4)]
+
+    def wanted(count: int) -> list[Wanted]:
+        def opened(number: int) -> Image.Image:
+            decoded.append(number)
+            return images[number]
+
+        return [Wanted(pixel_hash(images[i]), View(fitted(images[i].size)), partial(opened, i)) for i in range(count)]
+
+    for count in (2, 4):
+        list(LatentCache.open(Store(tmp_path), model).prepare(wanted(count)))
+    assert sorted(decoded) == [0, 1, 2, 3]

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch.utils import checkpoint
 
+from tests.train.adapters.bases import LoRANetwork
 from tests.train.test_run import configured, fail_at, logged, power_cut
 from train.families import load_model
-from train.memory import checkpoint_gradients
+from train.memory import checkpoint_gradients, hold_base
+from train.memory_config import MemoryConfig
 from train.run import run
+from train.runtime import Runtime
 
 DROPOUTS = {"network_dropout": 0.2, "rank_dropout": 0.2, "module_dropout": 0.2}
 QUICK: dict[str, Any] = {"max_train_steps": 2, "report_pictures": False}
@@ -76,3 +79,44 @@ def test_a_stopped_run_may_go_on_with_it(tiny_base: Path, tiny_tree: Path, monke
             run(config)
     run(configured(tiny_base, tiny_tree, **QUICK, gradient_checkpointing=True))
     assert [line["loss"] for line in logged(config)] == pytest.approx([line["loss"] for line in logged(whole)], rel=1e-4)
+
+
+LAST = "lora_unet_up_blocks_1_attentions_1"  # the tiny base's last transformer
+
+
+def operations(loss: torch.Tensor) -> int:
+    """Count the operations that a backward pass goes through."""
+    seen, left = set(), [loss.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [before for before, _ in node.next_functions]
+    return len(seen)
+
+
+@pytest.mark.parametrize("held", ["", "int8", "checkpointing"])
+def test_no_gradient_goes_below_the_first_trained_layer(tiny_base: Path, held: str) -> None:
+    model = load_model(str(tiny_base))
+    hold_base(MemoryConfig(held if held == "int8" else "auto"), Runtime.choose("no"), model, [])
+    if held == "checkpointing":
+        checkpoint_gradients(model, False)
+    reached: dict[str, bool] = {}
+    places = ["conv_in", "time_embedding", "mid_block", "up_blocks.0", "up_blocks.1.resnets.1", "up_blocks.1.attentions.1", "conv_out"]
+    places += [f"down_blocks.{i}.resnets.0" for i in range(2)]
+    for place in places:
+        model.unet.get_submodule(place).register_forward_hook(lambda *found, place=place: reached.update({place: found[2].requires_grad}))
+    states = model.conditioning(model.tokenize(["tok"]))
+    assert not states.states.requires_grad, "the text encoder is frozen"
+    counts = {}
+    for start in (LAST, "lora_unet"):
+        targets = [target for target in model.targets() if target.name.startswith(start)]
+        network = LoRANetwork(targets, 2, 2.0, torch.Generator().manual_seed(0))
+        loss = model.denoise(torch.ones(1, 4, 16, 16), torch.tensor([500]), states).square().mean()
+        counts[start] = operations(loss)
+        if start == LAST:
+            assert [place for place, found in reached.items() if found] == ["up_blocks.1.attentions.1", "conv_out"]
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+        network.remove()
+    assert counts[LAST] < counts["lora_unet"] / 3

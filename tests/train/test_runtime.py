@@ -2,6 +2,7 @@
 
 import math
 import signal
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -223,3 +224,47 @@ def test_frozen_weights_lie_in_the_type_that_is_computed_in(precision: str, dtyp
     weights = list(module.parameters())
     assert {weight.dtype for weight in weights} == {dtype}
     assert not module.training and not any(weight.requires_grad for weight in weights)
+
+
+@dataclass
+class Told:
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+@dataclass
+class Fed:
+    latents: torch.Tensor
+    text: Told
+    captions: list[str]
+
+
+def test_what_is_told_is_moved_with_the_batch() -> None:
+    runtime, batch = Runtime.choose("no"), Fed(torch.zeros(1), Told(torch.zeros(2)), ["a"])
+    assert runtime.moved(batch) is batch and runtime.pinned(batch) is batch, "on a processor it is where it should be"
+    runtime.device = torch.device("meta")
+    moved = runtime.moved(batch)
+    assert moved.latents.device.type == moved.text.states.device.type == "meta"
+    assert moved.text.pooled is None and moved.captions == ["a"]
+
+
+def test_a_batch_for_cuda_is_pinned_on_the_gpu_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+
+    def device(wanted: torch.device) -> nullcontext[None]:
+        chosen.append(wanted)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    runtime = Runtime.choose("no")
+    runtime.device = torch.device("cuda", 1)
+    found = runtime.pinned(Fed(torch.zeros(1), Told(torch.zeros(2)), ["a"]))
+    assert found.latents.sum() == 1 and found.text.states.sum() == 2 and chosen == [runtime.device]
+
+
+@pytest.mark.parametrize(("kind", "precision", "casts"), [("cuda", "bf16", True), ("cuda", "no", False), ("cpu", "bf16", False)])
+def test_only_a_gpu_in_half_precision_casts_the_whole_base(kind: str, precision: str, casts: bool) -> None:
+    runtime = Runtime.choose(precision)
+    runtime.device = torch.device(kind)
+    assert runtime.casts_base == casts

@@ -69,8 +69,10 @@ FAMILIES: dict[str, Family] = {
 EMBEDDED = {"pocket": "pipelines.pocket:BASE"}
 
 
-def load_model(base: str, dtype: torch.dtype | None = None, *, vae: str = "", prediction_type: str = "") -> Model:
+def load_model(base: str, dtype: torch.dtype | None = None, *, vae: str = "", prediction_type: str = "", as_stored: bool = False) -> Model:
     """Load a base model, frozen and on the CPU, in `dtype` (default float32); raises UserError if it cannot be used.
+
+    With `as_stored` UNet and text encoders keep the types of the file, and lie nowhere but in its memory map until they are moved.
 
     `base` is pocket, a diffusers folder, a single file or a hub id. `vae` is a file or folder whose VAE takes the base's place, and
     `prediction_type` overrules what the base says of itself.
@@ -81,7 +83,7 @@ def load_model(base: str, dtype: torch.dtype | None = None, *, vae: str = "", pr
     family = find_family(path)
     if path.is_file() and family.asks_prediction and not prediction_type:
         raise UserError(f"{path} does not say what it predicts; give --prediction-type epsilon (the 512 px base) or v_prediction (the 768 px one)")
-    model: Model = importlib.import_module(family.module).load(path, family, dtype or torch.float32)
+    model: Model = importlib.import_module(family.module).load(path, family, None if as_stored else dtype or torch.float32)
     if vae:
         from train.families.parts import load_vae
 

@@ -45,7 +45,7 @@ def empty_part(part: str, folder: Path) -> Any:
         raise UserError(f"{folder / 'config.json'} cannot be used ({_reason(error)}); fetch the base model anew") from None
 
 
-def load_parts(path: Path, family: Family, dtype: torch.dtype) -> dict[str, Any]:
+def load_parts(path: Path, family: Family, dtype: torch.dtype | None) -> dict[str, Any]:
     """Load what a Model is made of from a folder; raises UserError if a part is missing, or the parts do not fit each other."""
     found = {}
     for part in family.parts:
@@ -71,7 +71,7 @@ def model_arguments(parts: Mapping[str, Any], scheduler_config: Mapping[str, Any
     return {"unet": parts["unet"], "vae": parts["vae"], "text_encoders": texts, "scheduler_config": dict(scheduler_config)}
 
 
-def load_part(part: str, folder: Path, file: Path, dtype: torch.dtype) -> Any:
+def load_part(part: str, folder: Path, file: Path, dtype: torch.dtype | None) -> Any:
     """Load one part, frozen; a VAE stays in float32: it runs once a picture, and some overflow in half precision."""
     module = empty_part(part, folder)
     try:
@@ -82,8 +82,11 @@ def load_part(part: str, folder: Path, file: Path, dtype: torch.dtype) -> Any:
         raise UserError(f"{file} cannot be loaded ({_reason(error)}); fetch the base model anew") from None
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
-    """Give an empty module its weights, frozen; raises ValueError if one is missing or of another shape. Others are left alone."""
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> nn.Module:
+    """Give an empty module its weights, frozen, in a type or, with None, in the one that each has.
+
+    Raises ValueError if one is missing or of another shape. Others are left alone.
+    """
     weights = {}
     for name, empty in module.state_dict().items():
         if name not in tensors:
@@ -91,7 +94,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) -
         tensor = tensors[name]
         if _solid(tensor.shape) != _solid(empty.shape):
             raise ValueError(f"{name} is {tuple(tensor.shape)}, not {tuple(empty.shape)}")
-        weights[name] = tensor.reshape(empty.shape).to(dtype)
+        weights[name] = tensor.reshape(empty.shape).to(dtype or tensor.dtype)
     module.load_state_dict(weights, assign=True)
     return module.requires_grad_(False).eval()
 

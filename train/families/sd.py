@@ -154,7 +154,7 @@ class Model:
             yield from ((f"{path}.attentions.{i}", transformer) for i, transformer in enumerate(getattr(block, "attentions", ())))
 
 
-def load(path: Path, family: Family, dtype: torch.dtype, kind: type[Model] = Model) -> Model:
+def load(path: Path, family: Family, dtype: torch.dtype | None, kind: type[Model] = Model) -> Model:
     """Load a diffusers folder or a single file, all weights frozen; raises UserError if a part is missing or does not fit."""
     return kind(family, path, **(single_file if path.is_file() else parts).load_parts(path, family, dtype))
 

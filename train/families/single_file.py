@@ -67,7 +67,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} {error}") from None
 
 
-def load_parts(path: Path, family: Family, dtype: torch.dtype, configs: Path | None = None) -> dict[str, Any]:
+def load_parts(path: Path, family: Family, dtype: torch.dtype | None, configs: Path | None = None) -> dict[str, Any]:
     """Load what a Model is made of, as `train.families.parts` does; `configs` is a diffusers folder, by default the family's own."""
     import torch
 

@@ -10,15 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from prep.options import UserError
 from tests.train.families.ldm import to_ldm
 from tests.train.families.test_sdxl import base as xl_base  # noqa: F401  (a fixture)
+from train.config import TrainConfig
 from train.families import FAMILIES, find_family, load_model, single_file
 from train.families.sd import Model
 from train.noise import NoiseSchedule
+from train.processes import Processes
+from train.run import open_base
+from train.runtime import Runtime
 
 
 def written(model: Model, path: Path, **more: Tensor) -> Path:
@@ -137,3 +143,62 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path, data: bytes, name: str) -
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=name):
         load_model(str(tmp_path / name))
+
+
+class Made(TorchDispatchMode):
+    """Counts the bytes of the float32 tensors on the processor that operations make, views of others left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        before = {tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.device.type == "cpu":
+                self.bytes += 0 if tensor.untyped_storage()._cdata in before else tensor.nbytes
+        return found
+
+
+def halves(tiny: Callable[..., Path], tmp_path: Path) -> Path:
+    """Write the tiny base in fp16."""
+    state = load_file(tiny())
+    save_file({name: value.half() for name, value in state.items()}, tmp_path / "half.safetensors")
+    return tmp_path / "half.safetensors"
+
+
+def size_of(*modules: Any) -> int:
+    return sum(4 * parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def test_what_a_gpu_casts_is_never_widened_on_the_way(tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = halves(tiny, tmp_path)
+    with Made() as made:
+        model = load_model(str(file), as_stored=True)
+    assert made.bytes == size_of(model.vae), "whose own precision stays"
+    parts = (model.unet, *model.text_encoders)
+    assert {parameter.dtype for part in parts for parameter in part.parameters()} == {torch.float16}
+    runtime = Runtime.choose("bf16")
+    runtime.device = torch.device("meta")
+    monkeypatch.setattr(Runtime, "casts_base", True)
+    with Made() as made:
+        runtime.place(*parts)
+    assert not made.bytes
+    assert {(parameter.dtype, parameter.device.type) for part in parts for parameter in part.parameters()} == {(torch.bfloat16, "meta")}
+    with Made() as made:
+        wide = load_model(str(file))
+    assert made.bytes == size_of(wide.vae, wide.unet, *wide.text_encoders), "as a processor computes"
+
+
+@pytest.mark.parametrize(("settings", "straight"), [({}, True), ({"full": True, "network_dim": 16, "network_alpha": 8.0}, False)])
+def test_a_run_on_a_gpu_takes_the_unet_as_it_is_stored(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], straight: bool
+) -> None:
+    config = TrainConfig.load({"train": {"base": str(halves(tiny, tmp_path)), "tree": str(tmp_path), "mixed_precision": "bf16", **settings}}, {})
+    _, wide = open_base(config, Processes())
+    monkeypatch.setattr(Runtime, "casts_base", True)
+    _, model = open_base(config, Processes())
+    assert model.unet.dtype == (torch.float16 if straight else torch.float32)
+    assert model.vae.dtype == torch.float32 and all(encoder.dtype == torch.float32 for encoder in model.text_encoders)
+    assert model.digest == wide.digest, "it is the same base to the run that goes on"
