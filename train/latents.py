@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
 from train.cache import Store, Tensors, hash_modules
+from train.shortage import tried_twice
 from train.views import View, bucket_mask, bucket_pixels
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from train.families.sd import Model
 
 VERSION = 2  # raise it when `bucket_pixels`, `bucket_mask` or the stored form changes
+TOO_LARGE = "lower resolution, or close what else uses the device's memory, and run again: what is encoded is kept"
 Decode = Callable[[], "Image.Image"]
 
 
@@ -64,7 +66,9 @@ class LatentCache:
         import torch
 
         # One picture at a time: its latents must not depend on which others it shares a batch with.
-        mean, std = (part[0].float().cpu().contiguous() for part in self.model.encode_images(bucket_pixels(image(), view)[None]))
+        pixels, (width, height) = bucket_pixels(image(), view)[None], view.fit.bucket
+        encoded = tried_twice(lambda: self.model.encode_images(pixels), f"while a picture of {width}x{height} was encoded", TOO_LARGE)
+        mean, std = (part[0].float().cpu().contiguous() for part in encoded)
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
             whose = f" for {image.args[0]}" if isinstance(image, partial) else ""
             raise UserError(f"the VAE of {self.model.path} gives no finite latents{whose}; give a base model with another VAE")

@@ -23,7 +23,9 @@ HOLDINGS: dict[str, dict[str, Any]] = {
     "bf16": {"mixed_precision": "bf16"},
     "int8": {"base_precision": "int8"},
     "fp8": {"base_precision": "fp8", "mixed_precision": "bf16"},
+    "nf4": {"base_precision": "nf4"},
     "swap": {"blocks_to_swap": 3},
+    "nf4, swap": {"blocks_to_swap": 3, "base_precision": "nf4", "mixed_precision": "bf16"},
     "all": {"blocks_to_swap": 5, "base_precision": "int8", "gradient_checkpointing": True},
     "full": {"full": True, "network_dim": 16, "network_alpha": 8.0, "learning_rate": 1e-5},
 }
@@ -89,6 +91,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "plain": {},
     "checkpointing": {"gradient_checkpointing": True},
     "int8": {"gradient_checkpointing": True, "base_precision": "int8"},
+    "nf4": {"gradient_checkpointing": True, "base_precision": "nf4"},
     "swap": {"gradient_checkpointing": True, "blocks_to_swap": 99},
     "bf16": {"mixed_precision": "bf16"},
     "convolutions": {"conv_dim": 4},
