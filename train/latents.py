@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
 from train.cache import Store, Tensors, hash_modules
-from train.shortage import tried_twice
+from train.shortage import ShortError, tried_twice
 from train.views import View, bucket_mask, bucket_pixels
 
 if TYPE_CHECKING:
@@ -66,13 +66,23 @@ class LatentCache:
         import torch
 
         # One picture at a time: its latents must not depend on which others it shares a batch with.
-        pixels, (width, height) = bucket_pixels(image(), view)[None], view.fit.bucket
-        encoded = tried_twice(lambda: self.model.encode_images(pixels), f"while a picture of {width}x{height} was encoded", TOO_LARGE)
-        mean, std = (part[0].float().cpu().contiguous() for part in encoded)
+        mean, std = (part[0].float().cpu().contiguous() for part in self._distribution(bucket_pixels(image(), view)[None]))
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
             whose = f" for {image.args[0]}" if isinstance(image, partial) else ""
             raise UserError(f"the VAE of {self.model.path} gives no finite latents{whose}; give a base model with another VAE")
         return {"mean": mean, "std": std}
+
+    def _distribution(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode pixels (1, 3, H, W), from the first that the device has no memory for on the processor; raises ShortError."""
+        place = f"while a picture of {pixels.shape[3]}x{pixels.shape[2]} was encoded"
+        try:
+            return tried_twice(lambda: self.model.encode_images(pixels), place, TOO_LARGE)
+        except ShortError:
+            if self.model.vae.device.type == "cpu":
+                raise
+        print(f"out of memory {place}; the processor encodes it and the others, which takes longer")
+        self.model.vae.to("cpu")
+        return self.model.encode_images(pixels)
 
 
 def hash_vae(vae: Any) -> str:

@@ -109,9 +109,8 @@ def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: di
     """
     from train.dataset import TrainingSet
 
-    with placed("while the VAE and the text encoders were moved to the device", "close what else uses its memory, and run again"):
-        for part in (model.vae, *model.text_encoders):
-            part.to(runtime.device)
+    with placed("while the VAE was moved to the device", "close what else uses its memory, and run again"):
+        model.vae.to(runtime.device)
     with runtime.processes.first_alone():
         data = TrainingSet.load(config, model, track, runtime.processes.count, fold)
     ladder = fitted(config, runtime, model, data)

@@ -65,7 +65,7 @@ class Generator:
                     latents = self._denoise(latents, conditioning, self._scheduler(sampler, steps), guidance_scale)
                     pixels = self.model.decode_latents(latents)
             except RuntimeError as error:
-                batch_size = smaller(batch, error, (width, height))
+                batch_size = smaller(batch, error, (width, height), self.model.vae)
             else:
                 done += len(batch)
                 yield from to_images(pixels)
@@ -145,14 +145,20 @@ def weighs(base: Path) -> int:
     return base.stat().st_size if base.is_file() else sum(path.stat().st_size for path in (base / "unet").glob("*") if path.is_file())
 
 
-def smaller(batch: Sequence[str], error: RuntimeError, size: tuple[int, int]) -> int:
-    """Return how many pictures to draw at once after an error for want of memory; raises ShortError after a single one, and any other error."""
+def smaller(batch: Sequence[str], error: RuntimeError, size: tuple[int, int], vae: Any) -> int:
+    """Return how many pictures to draw at once after an error for want of memory: half; of a single one the processor is to decode the latents.
+
+    Raises ShortError where that is so already, and any other error.
+    """
     if not is_shortage(error):
         raise error
-    if len(batch) == 1:
+    if len(batch) > 1:
+        return len(batch) // 2
+    if vae.device.type == "cpu":
         advice = "give a smaller size, or close what else uses the device's memory"
         raise ShortError(f"while a picture of {size[0]}x{size[1]} was drawn", advice) from error
-    return len(batch) // 2
+    vae.to("cpu")
+    return 1
 
 
 def token_length(texts: Sequence[str]) -> int:

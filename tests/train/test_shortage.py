@@ -10,11 +10,13 @@ import torch
 from click.testing import CliRunner
 
 from tests.train.test_run import configured
+from train.cache import Store
 from train.cli import main
 from train.families import load_model
 from train.families.sd import Model
+from train.latents import LatentCache
 from train.run import run
-from train.sample import Generator
+from train.sample import Generator, smaller
 from train.shortage import ShortError, is_shortage, placed, tried_twice
 
 GONE = torch.OutOfMemoryError("CUDA out of memory")
@@ -107,6 +109,34 @@ def test_a_single_picture_without_memory_is_told(model: Model, monkeypatch: pyte
     monkeypatch.setattr(model, "decode_latents", lambda latents: (_ for _ in ()).throw(RuntimeError("size mismatch")))
     with pytest.raises(RuntimeError, match="size mismatch"):
         list(Generator(model).draw(["a", "b"], [0, 1], steps=1))
+
+
+class Away:
+    """A VAE on a GPU, as far as anybody asks."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda")
+
+    def to(self, device: str) -> None:
+        self.device = torch.device(device)
+
+
+def test_the_processor_decodes_and_encodes_what_the_gpu_has_no_room_for(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = Away()
+    assert smaller(["a"] * 5, GONE, (64, 64), vae) == 2 and vae.device.type == "cuda"
+    assert smaller(["a"], GONE, (64, 64), vae) == 1 and vae.device.type == "cpu"
+
+    class Full(Model):
+        def __init__(self) -> None:
+            self.vae: Any = Away()
+
+        def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            if self.vae.device.type == "cuda":
+                raise GONE
+            return pixels + 1, pixels
+
+    mean, std = LatentCache(Store(None), Full(), "")._distribution(torch.zeros(1, 3, 64, 96))
+    assert torch.equal(mean, std + 1) and "while a picture of 96x64 was encoded; the processor encodes it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["sample", "grid"])
