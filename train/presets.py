@@ -135,12 +135,12 @@ OF_MEMORY: Mapping[tuple[str, int], tuple[Choice, ...]] = {
     ("sdxl", 6): (
         Choice("resolution", 1024, "The size that SDXL was made for; 768 is faster where memory is short."),
         *_batch(1, 6),
-        _fit("Lets blocks of the UNet, which alone takes 5.1 GB, wait in the computer's memory: 3.4 to 4.7 GB are predicted so."),
+        _fit("Lets blocks of the UNet, which alone takes 5.1 GB, wait in the computer's memory: 3.4 to 4.6 GB are predicted so."),
     ),
     ("sdxl", 8): (
         Choice("resolution", 1024, "The size that SDXL was made for; 768 is faster where memory is short."),
         *_batch(1, 8),
-        _fit("Computes activations twice, 7.3 GB are predicted so; a card with less left lets blocks of the UNet wait in the computer's memory."),
+        _fit("Computes activations twice, 7.2 GB are predicted so; a card with less left lets blocks of the UNet wait in the computer's memory."),
     ),
     ("sdxl", 12): (
         Choice("resolution", 1024, "The size that SDXL was made for; 768 if memory runs out."),

@@ -92,7 +92,7 @@ def model(tiny_base: Path) -> Model:
 
 
 def test_pictures_are_drawn_in_smaller_batches_then(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {"prompts": ["tok, a", "b", "c", "d", "e"], "seeds": range(5), "steps": 2}
+    asked: dict[str, Any] = {"prompts": ["tok, a", "b", "c", "d", "e"], "seeds": range(5), "steps": 2}
     plain = list(Generator(model).draw(**asked))
     short = Short(model.decode_latents, unless=lambda latents: len(latents) <= 2)
     monkeypatch.setattr(model, "decode_latents", short)

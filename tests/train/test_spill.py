@@ -55,7 +55,12 @@ def test_windows_drivers_spill_and_others_do_not(monkeypatch: pytest.MonkeyPatch
 
 def test_a_card_is_asked_only_where_it_may_spill(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (asked.append(device), (0, 8 * GB))[1])
+
+    def mem_get_info(device: Any) -> tuple[int, int]:
+        asked.append(device)
+        return 0, 8 * GB
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 9 * GB)
     for spills in (False, True):
         monkeypatch.setattr(spill, "driver_spills", lambda spills=spills: spills)
