@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def measured(config: Any, runtime: Runtime, model: Any, shape: Shape) -> int:
     build_network(config.network, model, torch.Generator())
     latents = torch.zeros(shape.batch, 4, shape.size[1] // model.vae_scale, shape.size[0] // model.vae_scale)
     told = Conditioning(torch.zeros(shape.batch, 77, model.unet.config.cross_attention_dim))
+    gc.collect()  # else what other tests left may go meanwhile, and count as memory given back
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         with runtime.autocast():
             if shape.encoders_run:
