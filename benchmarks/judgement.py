@@ -32,7 +32,7 @@ CLIMBING = "constant_with_warmup"
 CASES: dict[str, tuple[tuple[int, float, str, int], tuple[int, float, str, int]]] = {
     "under": ((16, 2.5e-3, "cosine", PICTURES), (64, 2e-4, "cosine", PICTURES)),
     "right": ((64, 2.5e-3, "cosine", PICTURES), (64, 2.5e-3, "cosine", PICTURES)),
-    "over": ((250, 6e-3, CLIMBING, FEW), (100, 8e-3, CLIMBING, PICTURES)),
+    "over": ((250, 5e-3, CLIMBING, FEW), (100, 8e-3, CLIMBING, PICTURES)),
 }
 WORDS = {"under": {"under-trained"}, "right": {"right"}, "over": {"over-trained", "diverged"}}
 AXES = ["learning_rate=3e-4,1e-3,2.5e-3,5e-3", "network_dim=4,16"]

@@ -213,6 +213,8 @@ class LazyGroup(click.Group):
 def _sentence(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for a name
+        return "out of memory; close what else uses the GPU, or give smaller sizes or batches (--debug before the command shows where)"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return f"{type(error).__name__}: {error} (unexpected; --debug before the command shows where)"

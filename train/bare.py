@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.stored import base_shape
+
 if TYPE_CHECKING:
     from train.dataset import Batch
     from train.state import Job, TrainState
@@ -38,11 +40,12 @@ class BareStep:
 
     def _with_lora(self, module: Any, down: Tensor | None, scale: Any) -> Callable[..., Tensor]:
         """Return a layer's own computation plus a LoRA, of the rank that `down` has."""
-        wide = module.weight.ndim == 4
+        out_features, *inner = base_shape(module)
+        wide = len(inner) == 3
         rank = self.job.config.network.network_dim if down is None else len(down)
         device = self.job.runtime.device
-        first = nn.Parameter(torch.randn(rank, *module.weight.shape[1:], device=device) / rank)
-        second = nn.Parameter(torch.zeros(len(module.weight), rank, *((1, 1) if wide else ()), device=device))
+        first = nn.Parameter(torch.randn(rank, *inner, device=device) / rank)
+        second = nn.Parameter(torch.zeros(out_features, rank, *((1, 1) if wide else ()), device=device))
         self.parameters += [first, second]
         base = module.forward
         if wide:

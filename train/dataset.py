@@ -74,8 +74,8 @@ class TrainingSet:
     def load(
         cls, config: TrainConfig, model: Model, progress: Track = lambda items, title, total: items, processes: int = 1, fold: int | None = None
     ) -> TrainingSet:
-        """Read the tree, find every picture's bucket and encode what the run will use; raises UserError."""
-        data, root = config.data, config.data.tree.parent / CACHE
+        """Read the tree, find every picture's bucket and encode what the run will use, where the VAE is; raises UserError."""
+        data, root, device = config.data, config.data.tree.parent / CACHE, model.vae.device
         on_disk = data.cache_latents_to_disk
         rule, looks = bucket_rule(data, model), Looks.open(root / LOOKS if on_disk else None)
         files = [(path, folder, own) for folder, own in folders_of(data) for path in folder.pictures]
@@ -90,7 +90,7 @@ class TrainingSet:
         wanted = [Wanted(digest, view, picture.pixels) for (digest, view), picture in views.items()]
         for _ in progress(latents.prepare(wanted), "encoding pictures", len(wanted)):
             pass
-        text = _encoded_text(used, Store(root / TEXT if on_disk else None), config, model, progress)
+        text = _encoded_text(used, Store(root / TEXT if on_disk else None), config, model.to_encode_text(device), progress)
         kept = latents.store.used | (text.store.used if text else set())
         folders = [root / LATENTS, root / TEXT] if on_disk else []
         return cls(config, model, rule, pictures, plan, latents, text, prune(folders, kept, data.cache_max, data.cache_days), processes, held)

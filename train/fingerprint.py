@@ -23,7 +23,7 @@ MARK = "atelier_run"  # the key in a LoRA file's metadata
 def fingerprint_of(config: TrainConfig, folders: Iterable[Folder], base: str, processes: int = 1) -> dict[str, Any]:
     """Say what a run depends on: settings, processes, the tree's content, the base's weights; not paths, so a project may move.
 
-    `base` is the `weights_digest` of the base as it was opened: what holds it in 8 bits afterwards makes it no other base.
+    `base` is the `weights_digest` of the base as it was opened: what holds it in fewer bits afterwards makes it no other base.
     """
     settings = {key: value for key, value in config.flat().items() if key not in FREE}
     start = Path(config.network.network_weights).expanduser()

@@ -1,12 +1,11 @@
 """The memory ladder (`fit = true`): the lightest way to hold a run that fits the device, and the next one down if it did not.
 
-A rung takes what the settings ask for anyway and adds to it. Rungs that leave the result as it is come before the one that rounds the base.
+A rung takes what the settings ask for anyway and adds to it. Rungs that leave the result as it is come before those that round the base.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import re
 from dataclasses import dataclass
@@ -56,6 +55,7 @@ RUNGS = (
     Rung("gradient_checkpointing, a third of the blocks swapped", True, 1 / 3),
     Rung("gradient_checkpointing, all blocks swapped", True, 1.0),
     Rung("gradient_checkpointing, all blocks swapped, base in int8", True, 1.0, "int8"),
+    Rung("gradient_checkpointing, all blocks swapped, base in nf4", True, 1.0, "nf4"),
 )
 
 
@@ -87,10 +87,12 @@ class Ladder:
             )
         self.at = fitting[0]
 
-    def lower(self) -> bool:
-        """Take the next rung that needs less than this one; False if there is none."""
+    def lower(self, held: str = "") -> bool:
+        """Take the next rung that needs less than this one, for a base that is held in a precision; False if there is none."""
+        from train.precisions import can_follow
+
         for number in range(self.at + 1, len(self.rungs)):
-            if self.total(number) < self.total(self.at):
+            if self.total(number) < self.total(self.at) and can_follow(held, precision_of(self.rungs[number][1])):
                 self.at = number
                 return True
         return False
@@ -112,6 +114,7 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
     if not config.memory.fit:
         return None
     from train.memory import held_in
+    from train.precisions import can_follow
     from train.predict import Shape
     from train.swap import blocks_of
 
@@ -125,7 +128,7 @@ def fitted(config: TrainConfig, runtime: Runtime, model: Model, data: TrainingSe
         if rung.moves_base and rungs and rungs[0][2].reads_base:
             break
         own = rung.applied(config, blocks)
-        if held not in ("", own.memory.base_precision):  # a run before on the same base came so far down
+        if not can_follow(held, precision_of(own)):  # a run before on the same base came so far down
             continue
         key = (own.output.gradient_checkpointing, own.memory)
         if key not in seen:
@@ -182,17 +185,50 @@ def parse_bytes(text: str) -> float:
     return float(found[1]) * UNITS[found[2].upper()]
 
 
-def go_down(ladder: Ladder, runtime: Runtime, model: Model, encoders_run: bool) -> bool:
-    """Hold the run as the next lower rung says, in place; False if there is none."""
+def precision_of(config: TrainConfig) -> str:
+    """Return the precision that settings hold the base in, "" for that of the computation."""
+    return "" if config.memory.base_precision == "auto" else config.memory.base_precision
+
+
+def hold(config: TrainConfig, ladder: Ladder | None, runtime: Runtime, model: Model, encoders_run: bool) -> TrainConfig:
+    """Hold a run as its rung says, or a lower one if there is no memory for that, or as set where there is no ladder; returns the settings then.
+
+    Raises ShortError.
+    """
     from train.memory import make_room
+    from train.shortage import ShortError, placed
 
-    if not ladder.lower():
+    place = "while the base was moved to the device"
+    if ladder is None:
+        with placed(place, "set fit = true, or close what else uses its memory, and run again"):
+            make_room(config, runtime, model, encoders_run)
+        return config
+    if not _held(ladder, runtime, model, encoders_run) and not go_down(ladder, runtime, model, encoders_run):
+        raise ShortError(place, "close what else uses its memory, and run again")
+    return ladder.config
+
+
+def go_down(ladder: Ladder, runtime: Runtime, model: Model, encoders_run: bool) -> bool:
+    """Hold the run as the next lower rung says that there is memory for, in place; False if there is none."""
+    from train.memory import held_in
+
+    while ladder.lower(held_in(model)):
+        if _held(ladder, runtime, model, encoders_run):
+            print(f"going on with: {ladder.rungs[ladder.at][0].words}, {ladder.total(ladder.at) / 1e9:.3g} GB predicted")
+            return True
+    return False
+
+
+def _held(ladder: Ladder, runtime: Runtime, model: Model, encoders_run: bool) -> bool:
+    """Hold the run as its rung says, in place; False if there is no memory for that."""
+    from train.memory import make_room
+    from train.shortage import empty_caches, is_shortage
+
+    empty_caches()
+    try:
+        make_room(ladder.config, runtime, model, encoders_run, further=True)
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
         return False
-    gc.collect()
-    if runtime.device.type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
-    make_room(ladder.config, runtime, model, encoders_run)
-    print(f"going on with: {ladder.rungs[ladder.at][0].words}, {ladder.total(ladder.at) / 1e9:.3g} GB predicted")
     return True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prep.options import UserError
 from train.cache import Store, Tensors, hash_modules
 from train.prefetch import decoded
+from train.shortage import ShortError, tried_twice
 from train.views import View, bucket_mask, bucket_pixels
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from train.families.sd import Model
 
 VERSION = 2  # raise it when `bucket_pixels`, `bucket_mask` or the stored form changes
+TOO_LARGE = "lower resolution, or close what else uses the device's memory, and run again: what is encoded is kept"
 Decode = Callable[[], "Image.Image"]
 
 
@@ -82,11 +84,23 @@ class LatentCache:
         pixels = bucket_pixels(image(), view) if pixels is None else pixels
 
         # One picture at a time: its latents must not depend on which others it shares a batch with.
-        mean, std = (part[0].float().cpu().contiguous() for part in self.model.encode_images(pixels[None]))
+        mean, std = (part[0].float().cpu().contiguous() for part in self._distribution(pixels[None]))
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
             whose = f" for {image.args[0]}" if isinstance(image, partial) else ""
             raise UserError(f"the VAE of {self.model.path} gives no finite latents{whose}; give a base model with another VAE")
         return {"mean": mean, "std": std}
+
+    def _distribution(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode pixels (1, 3, H, W), from the first that the device has no memory for on the processor; raises ShortError."""
+        place = f"while a picture of {pixels.shape[3]}x{pixels.shape[2]} was encoded"
+        try:
+            return tried_twice(lambda: self.model.encode_images(pixels), place, TOO_LARGE)
+        except ShortError:
+            if self.model.vae.device.type == "cpu":
+                raise
+        print(f"out of memory {place}; the processor encodes it and the others, which takes longer")
+        self.model.vae.to("cpu")
+        return self.model.encode_images(pixels)
 
 
 def hash_vae(vae: Any) -> str:

@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from train.runtime import Runtime
 
 
-def make_room(config: TrainConfig, runtime: Runtime, model: Model, encoders_run: bool) -> None:
+def make_room(config: TrainConfig, runtime: Runtime, model: Model, encoders_run: bool, further: bool = False) -> None:
     """Bring what a step needs to the device, in the type and place that the settings say, and the rest off it.
 
-    `encoders_run` says that captions are encoded in each step. A model that was placed before may be placed again, in the same precision.
+    `encoders_run` says that captions are encoded in each step. A model that was placed before may be placed again, in the same precision, or with
+    `further` in fewer bits.
     """
     leave_device(model, encoders_run)
     if config.network.full:  # whose weights stay in float32, the frozen ones too: all are saved
         model.unet.to(runtime.device)
     else:
         parts = placed_parts(model, encoders_run)
-        hold_base(config.memory, runtime, model, parts[1:])
+        hold_base(config.memory, runtime, model, parts[1:], further=further)
         runtime.place(*parts)
     if config.output.gradient_checkpointing:
         checkpoint_gradients(model, config.network.train_text_encoder)
@@ -43,13 +44,16 @@ def placed_parts(model: Model, encoders_run: bool) -> list[Any]:
     return [model.unet, *(model.text_encoders if encoders_run else ())]
 
 
-def hold_base(memory: MemoryConfig, runtime: Runtime, model: Model, running: list[Any], device: torch.device | None = None) -> None:
-    """Store the frozen layers of the UNet's blocks and of the text encoders that run in 8 bits, and let blocks wait in the CPU's memory.
+def hold_base(
+    memory: MemoryConfig, runtime: Runtime, model: Model, running: list[Any], device: torch.device | None = None, further: bool = False
+) -> None:
+    """Store the frozen layers of the UNet's blocks and of the text encoders that run in fewer bits, and let blocks wait in the CPU's memory.
 
     The first and last convolution and what encodes the timestep stay as they are: they are small, and errors in them reach all others.
-    `device` is where the layers are, if not where the run computes.
+    `device` is where the layers are, if not where the run computes. `further` lets a base that is held in 8 bits be rounded to fewer.
     Raises UserError if the device has no such type, or the base is held otherwise already.
     """
+    from train.precisions import can_follow
     from train.stored import store
     from train.swap import Swap, blocks_of, chosen
 
@@ -59,7 +63,7 @@ def hold_base(memory: MemoryConfig, runtime: Runtime, model: Model, running: lis
     layers = [layer for block in blocks_of(model.unet) for layer in block.layers]
     layers += [layer for encoder in running for layer in encoder_layers(encoder)]
     before = held_in(model)
-    if before not in ("", kind):
+    if not (can_follow(before, kind) if further else before in ("", kind)):
         raise UserError(f'the base is held in {before} already, and what follows wants "{memory.base_precision}"; give it a run of its own')
     if model.swap is not None:
         model.swap.end()
@@ -76,7 +80,7 @@ def hold_base(memory: MemoryConfig, runtime: Runtime, model: Model, running: lis
 
 
 def held_in(model: Model) -> str:
-    """Say in which 8 bits the base is held, "" if in none."""
+    """Say in which precision the base is held, "" if as it was loaded."""
     from train.stored import Stored
 
     return next((layer.kind for layer in model.unet.modules() if isinstance(layer, Stored) and layer.kind), "")

@@ -7,7 +7,9 @@ from dataclasses import asdict, astuple, fields
 from typing import TYPE_CHECKING, Any
 
 from train.memory import leave_device
+from train.relief import advice
 from train.result import BEST, draw_samples, save_checked
+from train.shortage import placed
 from train.validate import Judgement, Panel
 from train.verdict import best_of
 
@@ -15,10 +17,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from train.config import OutputConfig
+    from train.control import Control
+    from train.log import StepLog
     from train.state import Job, TrainState
 
 # Names of the kept files, as sd-scripts writes them.
 EPOCH, STEP = "-{:06d}.safetensors", "-step{:08d}.safetensors"
+
+
+def settle(panel: Panel | None, job: Job, state: TrainState, until: int, log: StepLog | None, control: Control) -> None:
+    """Judge the step just taken if that is due, write its line of the log, and do what else is due.
+
+    Raises ShortError for want of memory; called again it does what was not done yet. `log` is None for all processes but the first.
+    """
+    if state.due:
+        with placed(f"while step {state.step} was judged", advice(job.config)):
+            judgement = judged(panel, job, state, state.step == until)
+        if log:
+            log.write({**state.due, **judgement}, state.mean_loss)
+        state.due = {}
+    if log:
+        words = advice(job.config, "set smaller sizes in sample_prompts, or sample_every_n_epochs and sample_every_n_steps to 0, and run again")
+        with placed(f"while samples were drawn after step {state.step}", words):
+            reach(job, state, control.asked())
+    state.due = None
 
 
 def judged(panel: Panel | None, job: Job, state: TrainState, pausing: bool) -> dict[str, Any]:
@@ -31,10 +53,10 @@ def judged(panel: Panel | None, job: Job, state: TrainState, pausing: bool) -> d
     processes = job.runtime.processes
     own = astuple(panel.judge(state)) if processes.first else [0] * len(fields(Judgement))
     judgement = Judgement(*(int(n) if f.type == "int" else n for n, f in zip(processes.total(*own), fields(Judgement), strict=True)))  # type: ignore[arg-type]
-    state.judgements.append(asdict(judgement))
-    best = best_of(state.judged()).step == judgement.step
+    best = best_of([*state.judged(), judgement]).step == judgement.step
     if best and processes.first and job.config.validation.keep_best and state.step < job.steps:
         save_checked(job.config.output.file(BEST), job, state)
+    state.judgements.append(asdict(judgement))
     print(
         f"epoch {judgement.epoch}: held-out loss {judgement.loss:.1%} of the base's, learned {judgement.learned:.1%}, "
         f"needs the keyword {judgement.needs_keyword:.1%}, bleed {judgement.bleed:.1%}" + (", the best so far" if best else "")

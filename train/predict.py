@@ -146,7 +146,7 @@ def kind_reads(layer: Any) -> bool:
 
 
 def held_tensors(part: nn.Module) -> Iterator[Tensor]:
-    """Yield what a part of the model keeps in memory: weights, buffers, and the scales of layers in 8 bits."""
+    """Yield what a part of the model keeps in memory: weights, buffers, and the scales of layers in fewer bits."""
     yield from part.parameters()
     yield from part.buffers()
     for layer in part.modules():
@@ -178,7 +178,7 @@ def _imagined(module: nn.Module, device: torch.device) -> None:
             if buffer is not None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
         if isinstance(part, Stored) and part.scale is not None:
-            part.scale = torch.empty(part.scale.shape, device=device)
+            part.scale = torch.empty(part.scale.shape, dtype=part.scale.dtype, device=device)
 
 
 @contextmanager

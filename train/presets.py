@@ -1,6 +1,6 @@
 """Presets: settings to start from, by what is learned, the base's family and the GPU's memory, each with its reason.
 
-None of the sizes of GPU was at hand: what fits is reckoned from the sizes of weights (docs/moving-in.md), and a reason says so.
+None of the sizes of GPU was at hand: what fits is reckoned by the prediction of `fit` (docs/performance.md), and a reason says so.
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ def _checkpointing(reason: str) -> tuple[Choice, ...]:
     return (Choice("gradient_checkpointing", True, reason),) if "gradient_checkpointing" in known_keys() else ()
 
 
+def _fit(reason: str) -> Choice:
+    """Let the run take the first way to hold it that the card has room for."""
+    return Choice("fit", True, reason)
+
+
 # Megabytes of AdamW's moments at the preset's rank: 8 bytes a trained number (SD 1.5 with its text encoder 0.59 million a rank, without
 # 0.42; SDXL's UNet 2.66), counted from the shapes of all layers.
 MOMENTS = {
@@ -115,19 +120,27 @@ MOMENTS = {
 SD15 = "The size that SD 1.5 was made for."
 # Size, batches and memory, by family and gigabytes.
 OF_MEMORY: Mapping[tuple[str, int], tuple[Choice, ...]] = {
-    ("sd15", 6): (Choice("resolution", 512, SD15), *_batch(1, 6), *_checkpointing("Weights take 2 GB of the 6, activations what is left.")),
-    ("sd15", 8): (Choice("resolution", 512, SD15), *_batch(1, 8)),
+    ("sd15", 6): (
+        Choice("resolution", 512, SD15),
+        *_batch(1, 6),
+        _fit("Saves memory only if other programs leave less than the 4 GB it is to need."),
+    ),
+    ("sd15", 8): (
+        Choice("resolution", 512, SD15),
+        *_batch(1, 8),
+        _fit("Saves memory only if other programs leave less than the 4 GB it is to need."),
+    ),
     ("sd15", 12): (Choice("resolution", 512, SD15), *_batch(2, 12)),
     ("sd15", 24): (Choice("resolution", 512, SD15), *_batch(4, 24)),
     ("sdxl", 6): (
-        Choice("resolution", 512, f"The UNet alone takes 5.1 GB in half precision, so that 6 GB may not do even at this size: {UNTRIED}."),
+        Choice("resolution", 1024, "The size that SDXL was made for; 768 is faster where memory is short."),
         *_batch(1, 6),
-        *_checkpointing("There is hardly any room for activations."),
+        _fit("Lets blocks of the UNet, which alone takes 5.1 GB, wait in the computer's memory: 3.4 to 4.6 GB are predicted so."),
     ),
     ("sdxl", 8): (
-        Choice("resolution", 768, f"Under SDXL's own 1024, since the UNet takes 5.1 GB of the 8: {UNTRIED}."),
+        Choice("resolution", 1024, "The size that SDXL was made for; 768 is faster where memory is short."),
         *_batch(1, 8),
-        *_checkpointing("What is left beside the weights is too little for all activations."),
+        _fit("Computes activations twice, 7.2 GB are predicted so; a card with less left lets blocks of the UNet wait in the computer's memory."),
     ),
     ("sdxl", 12): (
         Choice("resolution", 1024, "The size that SDXL was made for; 768 if memory runs out."),

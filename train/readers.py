@@ -43,8 +43,10 @@ class BaseLayers:
 def layers_of(family: str, unet: Any, text_encoders: Iterable[Any]) -> BaseLayers:
     """List the layers of loaded models, or of models on the meta device."""
 
+    from train.stored import base_shape
+
     def weights(part: Any) -> dict[str, int]:
-        return {path: m.weight.ndim for path, m in part.named_modules() if type(m).__name__ in ("Linear", "Conv2d")}
+        return {path: len(base_shape(m)) for path, m in part.named_modules() if type(m).__name__.removeprefix("Stored") in ("Linear", "Conv2d")}
 
     texts = [{f"text_model.{path.removeprefix('text_model.')}": axes for path, axes in weights(encoder).items()} for encoder in text_encoders]
     found = weights(unet)

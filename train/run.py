@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import time
@@ -18,19 +17,22 @@ from train.control import Control
 from train.diagnose import why
 from train.ema import Ema
 from train.fingerprint import fingerprint_of, finished_run, weights_digest
-from train.ladder import fitted, go_down
+from train.ladder import fitted, hold
 from train.learning import learning_arithmetic
 from train.log import StepLog, open_board, track
-from train.memory import check_network, make_room
-from train.milestones import judged, reach
+from train.memory import check_network
+from train.milestones import settle
 from train.noise import NoiseSchedule, with_zero_terminal_snr
 from train.optimizers import build_optimizer, describe_rates, optimizer_maker, samples_per_step, set_rates
 from train.per_picture import truncation_notes
 from train.prefetch import ahead
 from train.processes import Processes
+from train.relief import advice, lighter, relieved
 from train.result import RunResult, save_result
 from train.rotation import forget, last_step, rotate
-from train.runtime import NotFiniteError, Runtime, ShortError, StoppedError, StopSignals
+from train.runtime import NotFiniteError, Runtime, StoppedError, StopSignals
+from train.shortage import ShortError, is_shortage, placed
+from train.spill import SpillWatch
 from train.state import Job, TrainState, read_state
 from train.step import training_step
 from train.validate import Panel
@@ -39,6 +41,7 @@ from train.verdict import exhausted
 if TYPE_CHECKING:
     from train.dataset import Batch
     from train.families.sd import Model
+    from train.validate import Judgement
 
 SHOWN = 3  # findings of the tree check that are named in full
 
@@ -64,7 +67,7 @@ def run(config: TrainConfig, restart: bool = False) -> RunResult:
         announce(job, state)
         job, state = train_fitting(job, state, signals, last_step(job, rotation) if rotation else None)
         if processes.first:
-            result = save_result(job, state, rotation.judgements if rotation else ())
+            result = save_fitting(job, state, rotation.judgements if rotation else ())
             forget(config)
         else:
             result = RunResult(config.output.file(".safetensors"), state.step, state.mean_loss, None)
@@ -90,7 +93,7 @@ def open_base(config: TrainConfig, processes: Processes) -> tuple[Runtime, Model
         print(line)
     model.digest = weights_digest((model.unet, model.vae, *model.text_encoders))
     for encoder in model.text_encoders if straight else ():
-        encoder.to(runtime.device, torch.float32)  # in which captions are encoded
+        encoder.to(dtype=torch.float32)  # in which captions are encoded
     return runtime, model
 
 
@@ -113,15 +116,14 @@ def prepare(config: TrainConfig, runtime: Runtime, model: Model, fingerprint: di
     """
     from train.dataset import TrainingSet
 
-    for part in (model.vae, *model.text_encoders):
-        part.to(runtime.device)
+    with placed("while the VAE was moved to the device", "close what else uses its memory, and run again"):
+        model.vae.to(runtime.device)
     with runtime.processes.first_alone():
         data = TrainingSet.load(config, model, track, runtime.processes.count, fold)
     ladder = fitted(config, runtime, model, data)
-    config = ladder.config if ladder else config
-    make_room(config, runtime, model, data.text is None)
+    config = hold(config, ladder, runtime, model, data.text is None)
     schedule = NoiseSchedule.from_config(model.scheduler_config, model.prediction_type)
-    return Job(config, runtime, model, data, schedule, fingerprint, data.steps, ladder)
+    return Job(config, runtime, model, data, schedule, fingerprint, data.steps, ladder, SpillWatch(runtime.device))
 
 
 def start(job: Job, saved: Mapping[str, Any] | None) -> TrainState:
@@ -166,59 +168,74 @@ def announce(job: Job, state: TrainState) -> None:
 
 
 def train_fitting(job: Job, state: TrainState, signals: StopSignals, until: int | None = None) -> tuple[Job, TrainState]:
-    """Train as `train` does, under `fit` a rung lower each time that a step finds no memory; returns what all steps were taken with.
+    """Train as `train` does, under `fit` a rung lower each time that there is no memory; returns what all steps were taken with.
 
     What was trained stays in memory, but for a step that broke while it changed weights: then the last saved state is where it goes on.
+    Raises ShortError, with the state saved, where there is no lower rung.
     """
     while True:
         try:
-            train(job, state, signals, until)
-            return job, state
+            return train(job, state, signals, until), state
         except ShortError as error:
-            if job.ladder is None or job.runtime.processes.count > 1:
-                raise
-            short = error.with_traceback(None)  # which holds what the step had in memory
-            short.__cause__ = short.__context__ = None
-        print(f"out of memory at step {state.step + 1}")
-        state.optimizer.zero_grad(set_to_none=True)
-        if not go_down(job.ladder, job.runtime, job.model, job.data.text is None):
-            raise short
-        job = dataclasses.replace(job, config=job.ladder.config)
+            short = _bare(error)
+        job = relieved(job, state, short)
         if short.stepped:
             state.network.remove()
             state = start(job, read_state(job.config.output.file("-state.pt"), job.fingerprint))
 
 
-def train(job: Job, state: TrainState, signals: StopSignals, until: int | None = None) -> None:
-    """Take all steps that are left, saving the state on the way, at the end, and when a signal asks to stop.
+def save_fitting(job: Job, state: TrainState, course: Sequence[Judgement]) -> RunResult:
+    """Save and show the result as `save_result` does, which is the same each time, under `fit` a rung lower each time that there is no memory."""
+    while True:
+        words = advice(job.config, "set report_pictures = false, or sample_steps = 0, and run again: what was trained is kept")
+        try:
+            with placed("while the result was shown", words):
+                return save_result(job, state, course)
+        except ShortError as error:
+            short = _bare(error)
+        job = relieved(job, state, short)
 
-    With `until` the run pauses after that step, judged and saved.
+
+def _bare(error: ShortError) -> ShortError:
+    """Return an error without what its step had in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def train(job: Job, state: TrainState, signals: StopSignals, until: int | None = None) -> Job:
+    """Take all steps that are left, saving the state on the way, at the end, and when a signal asks to stop; returns how the run was held.
+
+    With `until` the run pauses after that step, judged and saved. What was still due of the last step is done first.
     """
-    output, processes = job.config.output, job.runtime.processes
-    saved_at, every = output.file("-state.pt"), output.save_state_every_n_steps
-    control = Control(output.file(".control"))
-    board = open_board(job.config, state.step) if processes.first else None
-    panel, until = Panel.of(job), job.steps if until is None else until
-    with (
-        StepLog(output.file(".jsonl"), job.steps, state.step, board) if processes.first else nullcontext() as log,
-        signals.held(),
-        closing(groups_left(job, state, until)) as groups,
-    ):
-        for group in groups:
-            began, epoch = time.monotonic(), state.epoch + 1
-            loss, grad_norm, rates = take_step(group, job, state)
-            state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
-            seconds, judgement = round(time.monotonic() - began, 4), judged(panel, job, state, state.step == until)
-            if log:
-                log.write({**record_of(state, epoch, loss, grad_norm), **rates, **judgement, "seconds": seconds}, state.mean_loss)
-                reach(job, state, control.asked())
-            over = finished(job, state, until)
-            at_end = control.stopping and state.batch == 0 and not over
-            signal, stopping = processes.greatest(signals.caught or 0, int(at_end or signals.caught is not None))
-            if processes.first and (stopping or over or (every and state.step % every == 0)):
-                state.save(saved_at, job.fingerprint)
-            if stopping:
-                raise StoppedError(signal, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {saved_at}")
+    processes, until = job.runtime.processes, job.steps if until is None else until
+    control, panel = Control(job.config.output.file(".control")), Panel.of(job)
+    board = open_board(job.config, state.told) if processes.first else None
+    log_of = StepLog(job.config.output.file(".jsonl"), job.steps, state.told, board) if processes.first else nullcontext()
+    with log_of as log, signals.held():
+        if state.due is not None:
+            settle(panel, job, state, until, log, control)
+            keep(job, state, signals, control, finished(job, state, until))
+        with closing(groups_left(job, state, until)) as groups:
+            for group in groups:
+                began, epoch = time.monotonic(), state.epoch + 1
+                loss, grad_norm, rates = take_step(group, job, state)
+                state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
+                state.due = {**record_of(state, epoch, loss, grad_norm), **rates, "seconds": round(time.monotonic() - began, 4)}
+                settle(panel, job, state, until, log, control)
+                keep(job, state, signals, control, finished(job, state, until))
+                job = lighter(job)
+    return job
+
+
+def keep(job: Job, state: TrainState, signals: StopSignals, control: Control, over: bool) -> None:
+    """Save the state if that is due, and stop if a signal asks for it, or `train control` did and the epoch is at its end."""
+    processes, path, every = job.runtime.processes, job.config.output.file("-state.pt"), job.config.output.save_state_every_n_steps
+    at_end = control.stopping and state.batch == 0 and not over
+    signal, stopping = processes.greatest(signals.caught or 0, int(at_end or signals.caught is not None))
+    if processes.first and (stopping or over or (every and state.step % every == 0)):
+        state.save(path, job.fingerprint)
+    if stopping:
+        raise StoppedError(signal, f"stopped at step {state.step} of {job.steps}; `train run` goes on from {path}")
 
 
 def record_of(state: TrainState, epoch: int, loss: float, grad_norm: float) -> dict[str, Any]:
@@ -252,8 +269,6 @@ def groups_from(job: Job, epoch: int, batch: int) -> Iterator[list[Batch]]:
 
 def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[float, float, dict[str, float]]:
     """Do one optimizer step over its batches; returns the mean loss of a sample, the gradient's norm and the rates."""
-    import torch
-
     config, runtime, count = job.config, job.runtime, job.data.batches_a_step
     rates = set_rates(state.optimizer, config.optimizer, state.step, job.steps)
     loss, stepped = 0.0, False
@@ -270,9 +285,9 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
         limited = state.network.limit_norms(config.network.scale_weight_norms) if config.network.scale_weight_norms else {}
     except NotFiniteError as error:
         raise UserError(f"{error} at step {state.step + 1}{why(group, job, state)}") from error
-    except torch.OutOfMemoryError as error:
-        lower = "" if config.memory.fit else "set fit = true, or "
-        words = f"out of memory at step {state.step + 1}; {lower}lower train_batch_size or resolution, and run again"
-        raise ShortError(words, stepped) from error
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
+        raise ShortError(f"at step {state.step + 1}", advice(config), stepped) from error
     loss, weight = runtime.processes.total(loss, sum(batch.weight.mean().item() for batch in group) / count)
     return loss / (weight or 1.0), norm, {**{f"lr_{part}": rate for part, rate in rates.items()}, **limited}

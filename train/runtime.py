@@ -39,14 +39,6 @@ class NotFiniteError(Exception):
     """The loss or its gradient became infinite or not a number."""
 
 
-class ShortError(UserError):
-    """A step found no memory; `stepped` says that it did so while weights were changed, so that they are of no step."""
-
-    def __init__(self, sentence: str, stepped: bool) -> None:
-        super().__init__(sentence)
-        self.stepped = stepped
-
-
 class StoppedError(Exception):
     """A signal ended the run, or `train control` did (0); `exit_code` is the shell's 128 + signal."""
 

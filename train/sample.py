@@ -16,6 +16,7 @@ from prep.options import UserError
 from prep.processor import multiplies_bf16
 from train.families import find_base, load_model
 from train.families.sd import Conditioning, Model
+from train.shortage import ShortError, is_shortage, placed
 
 # What a scheduler config of a latent model means where it is silent: diffusers' own defaults are those of pixel models.
 SCHEDULER_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False}
@@ -45,22 +46,29 @@ class Generator:
     ) -> Iterator[Image.Image]:
         """Yield one RGB picture per prompt; each starts from its own seed, so that how they are batched does not matter.
 
-        `size` is a side or (width, height) in pixels, by default what the model was trained at; a scale of 1 is no guidance.
+        A batch that finds no memory is halved; raises ShortError if a single picture finds none. `size` is a side or (width, height) in
+        pixels, by default what the model was trained at; a scale of 1 is no guidance.
         """
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
         width, height = self._size(size)
-        length, before = token_length([*prompts, negative_prompt]), list[str]()
-        for i in range(0, len(prompts), batch_size):
-            batch = list(prompts[i : i + batch_size])
-            latents = self._initial_latents(seeds[i : i + batch_size], width, height)
-            with torch.no_grad():
-                if batch != before:  # the same words, as those of a class, are encoded once
-                    conditioning, before = self._conditioning(batch, length, (width, height)), batch
-                    if guidance_scale > 1:
-                        conditioning = self._conditioning([negative_prompt] * len(batch), length, (width, height)) + conditioning
-                latents = self._denoise(latents, conditioning, self._scheduler(sampler, steps), guidance_scale)
-                yield from to_images(self.model.decode_latents(latents))
+        length, before, done = token_length([*prompts, negative_prompt]), list[str](), 0
+        while done < len(prompts):
+            batch = list(prompts[done : done + batch_size])
+            try:
+                with torch.no_grad():
+                    if batch != before:  # the same words, as those of a class, are encoded once
+                        conditioning, before = self._conditioning(batch, length, (width, height)), batch
+                        if guidance_scale > 1:
+                            conditioning = self._conditioning([negative_prompt] * len(batch), length, (width, height)) + conditioning
+                    latents = self._initial_latents(seeds[done : done + len(batch)], width, height)
+                    latents = self._denoise(latents, conditioning, self._scheduler(sampler, steps), guidance_scale)
+                    pixels = self.model.decode_latents(latents)
+            except RuntimeError as error:
+                batch_size = smaller(batch, error, (width, height), self.model.vae)
+            else:
+                done += len(batch)
+                yield from to_images(pixels)
 
     def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         size = size or self.model.resolution
@@ -115,7 +123,8 @@ def load_generator(base: str, clip_skip: int = 1, precision: str = "auto") -> Ge
     model = load_model(base, drawing_type(precision, gpu, base))
     for part in (model.unet, model.vae):  # nearly all is convolutions. Measured: 4 to 5 % faster on a CPU
         part.to(memory_format=torch.channels_last)
-    return Generator(model.to("cuda" if gpu else "cpu"), clip_skip)
+    with placed("while the base was moved to the GPU", "close what else uses its memory, or draw with a smaller base"):
+        return Generator(model.to("cuda" if gpu else "cpu"), clip_skip)
 
 
 def drawing_type(precision: str, gpu: bool, base: str) -> torch.dtype:
@@ -134,6 +143,22 @@ def drawing_type(precision: str, gpu: bool, base: str) -> torch.dtype:
 def weighs(base: Path) -> int:
     """Return the bytes of a base's file, or of its UNet's files."""
     return base.stat().st_size if base.is_file() else sum(path.stat().st_size for path in (base / "unet").glob("*") if path.is_file())
+
+
+def smaller(batch: Sequence[str], error: RuntimeError, size: tuple[int, int], vae: Any) -> int:
+    """Return how many pictures to draw at once after an error for want of memory: half; of a single one the processor is to decode the latents.
+
+    Raises ShortError where that is so already, and any other error.
+    """
+    if not is_shortage(error):
+        raise error
+    if len(batch) > 1:
+        return len(batch) // 2
+    if vae.device.type == "cpu":
+        advice = "give a smaller size, or close what else uses the device's memory"
+        raise ShortError(f"while a picture of {size[0]}x{size[1]} was drawn", advice) from error
+    vae.to("cpu")
+    return 1
 
 
 def token_length(texts: Sequence[str]) -> int:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from train.log import StepLog
 from train.milestones import judged
 from train.optimizers import set_rates
-from train.run import groups_left, record_of
+from train.run import groups_left, record_of, start
 from train.runtime import NotFiniteError, StoppedError, StopSignals
+from train.shortage import ShortError, empty_caches, is_shortage, placed
+from train.state import read_state
 from train.step import drawn, loss_of
 from train.validate import Panel
 
@@ -74,29 +76,36 @@ def stacked(networks: Sequence[Network]) -> Iterator[None]:
 def train_stacked(runs: Sequence[Run], signals: StopSignals, until: int) -> None:
     """Train runs that are `alike` up to a step, judged and saved; one that breaks is left, and the others go on.
 
-    Where the memory does not hold all at once, each half goes on by itself.
+    Where the memory does not hold all at once, each half goes on by itself. Raises ShortError where it does not hold one.
     """
-    import torch
-
     for run in runs:
         run.state.network.remove()
     try:
         with signals.held():
             _train(runs, signals, until)
         _save(runs)
-    except torch.OutOfMemoryError:
-        if len(runs) == 1:
+        return
+    except (RuntimeError, ShortError) as error:
+        if not is_shortage(error):
             raise
-        for run in runs:
-            run.state.optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :]):
-            train_stacked(half, signals, until)
+        if len(runs) == 1:
+            raise ShortError("with a single setting at a time", "lower train_batch_size or resolution, and sweep again") from error
+        stepped = isinstance(error, ShortError) and error.stepped
+    for run in runs:
+        run.state.optimizer.zero_grad(set_to_none=True)
+        if stepped:  # some weights are of a step that others have not taken
+            run.state = start(run.job, read_state(run.job.config.output.file("-state.pt"), run.job.fingerprint))
+            run.state.network.remove()
+    empty_caches()
+    for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :]):
+        train_stacked(half, signals, until)
 
 
 def _train(runs: Sequence[Run], signals: StopSignals, until: int) -> None:
     with ExitStack() as logs:
         ends = [(logs.enter_context(_log(run, shown=number == 0)), Panel.of(run.job)) for number, run in enumerate(runs)]
+        for run, end in zip(runs, ends, strict=True):
+            _settle(run, end, until)
         while going := [number for number, run in enumerate(runs) if not run.broken and run.state.step < until]:
             first = runs[going[0]]
             with closing(groups_left(first.job, first.state, until)) as groups:
@@ -110,23 +119,34 @@ def _train(runs: Sequence[Run], signals: StopSignals, until: int) -> None:
 
 
 def _log(run: Run, shown: bool) -> StepLog:
-    return StepLog(run.job.config.output.file(".jsonl"), run.job.steps, run.state.step, shown=shown)
+    return StepLog(run.job.config.output.file(".jsonl"), run.job.steps, run.state.told, shown=shown)
 
 
 def _step(group: Sequence[Batch], runs: Sequence[Run], ends: Sequence[tuple[StepLog, Panel | None]], until: int) -> None:
     began = time.monotonic()
     told = take_steps(group, runs)
     seconds = round((time.monotonic() - began) / len(runs), 4)
-    for run, (log, panel), (loss, norm, rates) in zip(runs, ends, told, strict=True):
-        if run.broken:
-            continue
-        job, state = run.job, run.state
-        epoch = state.epoch + 1
-        state.advance(job.data.batches_a_step, job.data.batches_per_epoch, loss)
-        state.network.put_back()
-        judgement = judged(panel, job, state, state.step == until)
+    for run, (loss, norm, rates) in zip(runs, told, strict=True):
+        if not run.broken:
+            state, epoch = run.state, run.state.epoch + 1
+            state.advance(run.job.data.batches_a_step, run.job.data.batches_per_epoch, loss)
+            state.due = {**record_of(state, epoch, loss, norm), **rates, "seconds": seconds}
+    for run, end in zip(runs, ends, strict=True):
+        _settle(run, end, until)
+
+
+def _settle(run: Run, end: tuple[StepLog, Panel | None], until: int) -> None:
+    """Judge a run's last step and write its line, if that is not done yet."""
+    (log, panel), state = end, run.state
+    if state.due is None or run.broken:
+        return
+    state.network.put_back()
+    try:
+        judgement = judged(panel, run.job, state, state.step == until)
+    finally:
         state.network.remove()
-        log.write({**record_of(state, epoch, loss, norm), **rates, **judgement, "seconds": seconds}, state.mean_loss)
+    log.write({**state.due, **judgement}, state.mean_loss)
+    state.due = None
 
 
 def _save(runs: Sequence[Run]) -> None:
@@ -150,9 +170,10 @@ def take_steps(group: Sequence[Batch], runs: Sequence[Run]) -> list[tuple[float,
             whole = [part for run, part in zip(runs, parts, strict=True) if not run.broken]
             if whole:
                 (sum(whole[1:], whole[0]) / count).backward()
-    for number, run in enumerate(runs):
-        if not run.broken:
-            norms[number] = _update(run)
+    with placed("while weights were changed", "lower --at-once", stepped=True):
+        for number, run in enumerate(runs):
+            if not run.broken:
+                norms[number] = _update(run)
     weight = sum(batch.weight.mean().item() for batch in group) / count or 1.0
     told = [{f"lr_{part}": rate for part, rate in own.items()} for own in rates]
     return [(loss / weight, norm, own) for loss, norm, own in zip(losses, norms, told, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from train.dataset import TrainingSet
     from train.families.sd import Model
     from train.ladder import Ladder
+    from train.spill import SpillWatch
 
-COUNTS = ("step", "epoch", "batch", "losses", "judgements", "started_at")
+COUNTS = ("step", "epoch", "batch", "losses", "judgements", "started_at", "due")
 RECENT = 100  # losses that the shown mean runs over
 
 
@@ -43,6 +45,11 @@ class Job:
     fingerprint: Mapping[str, Any]
     steps: int
     ladder: Ladder | None = None  # of `fit`: how the run is held
+    spill: SpillWatch | None = None
+
+    def as_held(self) -> Job:
+        """Return the job with the settings of the rung that it is on."""
+        return dataclasses.replace(self, config=self.ladder.config) if self.ladder else self
 
 
 @dataclass
@@ -60,6 +67,12 @@ class TrainState:
     judgements: list[dict[str, float]] = field(default_factory=list)  # of train.validate.Judgement, in order
     started_at: float = field(default_factory=time.time)
     ema: Ema | None = None
+    due: dict[str, Any] | None = None  # the last step's line of the log until it is written, then {} until its files and pictures are there too
+
+    @property
+    def told(self) -> int:
+        """The last step whose line the log has."""
+        return self.step - bool(self.due)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -113,8 +126,8 @@ class TrainState:
             self.scaler.load_state_dict(saved["scaler"])
         if self.ema:
             self.ema.means = [found.to(mean) for found, mean in zip(saved["ema"], self.ema.means, strict=True)]
-        for name in COUNTS:
-            setattr(self, name, saved["counts"][name])
+        for name, value in saved["counts"].items():
+            setattr(self, name, value)
 
 
 def read_state(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Frozen layers whose weight is not at hand: held in 8 bits, or waiting in the CPU's memory (train/swap.py).
+"""Frozen layers whose weight is not at hand: held in fewer bits (train/precisions.py), or waiting in the CPU's memory (train/swap.py).
 
 Such a layer makes its weight in the type of the computation for its own forward pass, and again for its backward pass: autograd keeps
 neither the weight nor a copy of it, so what is not in use takes no memory. What a LoRA adds to its output is not touched.
@@ -14,25 +14,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.modules.blocks import Conv2d, Linear
+from train.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from train.swap import Block
-
-# base_precision -> the highest value that the type holds. fp8 is 4 bits of exponent and 3 of mantissa (arxiv.org/abs/2209.05433).
-HIGHEST = {"fp8": 448.0, "int8": 127.0}
 
 
 class Stored:
     """What StoredLinear and StoredConv2d have in common.
 
-    `weight` holds the bytes of fp8 as uint8, int8 as such, or numbers as they are, then `scale` is None. No cast of the whole model touches
-    the first two, and nothing moves the weight of a layer whose `block` is swapped.
+    `weight` holds what a precision keeps, bytes or whole numbers, or the numbers as they are, then `scale` is None. No cast of the whole model
+    touches the former, and nothing moves the weight of a layer whose `block` is swapped.
     """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
-    kind: str = ""  # a key of HIGHEST, or "" for numbers as they are
-    scale: Tensor | None = None  # (out, 1[, 1, 1]) float32; its values are such as bf16 has, so that only the product rounds
+    kind: str = ""  # a key of PRECISIONS, or "" for numbers as they are
+    scale: Tensor | None = None
+    shape: torch.Size | None = None  # of the weight that `dense` makes, where `weight` is held in fewer bits
     block: Block | None = None
 
     def dense(self, dtype: torch.dtype) -> Tensor:
@@ -42,9 +41,11 @@ class Stored:
         weight = self.weight.detach()
         if self.scale is None:
             return weight.to(dtype)
+        assert self.shape is not None
         # fp16 has too few small numbers for some scales
         wide = torch.float32 if dtype == torch.float16 else dtype
-        return ((weight.view(torch.float8_e4m3fn) if self.kind == "fp8" else weight).to(wide) * self.scale.to(wide)).to(dtype)
+        numbers = PRECISIONS[self.kind].restored(weight, self.scale, wide).to(dtype)
+        return numbers.flatten()[: self.shape.numel()].view(self.shape)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return what the layer gives for an input."""
@@ -65,8 +66,8 @@ class Stored:
         weight = self.weight
         swapped = self.block is not None
         found = super()._apply(lambda tensor: tensor if swapped and tensor is weight else fn(tensor), recurse)  # type: ignore[misc]
-        if self.scale is not None:
-            self.scale = fn(self.scale).to(torch.float32) if not swapped else self.scale
+        if self.scale is not None and not swapped:
+            self.scale = fn(self.scale.view(torch.uint8)).view(self.scale.dtype)  # as bytes, which are moved and not cast
         return found
 
 
@@ -120,27 +121,25 @@ def layers_of(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def store(layer: Any, kind: str = "", device: torch.device | None = None) -> None:
-    """Let a layer make its weight each time, in place; `kind` says in which 8 bits it is held from now on, "" leaves its numbers.
+    """Let a layer make its weight each time, in place; `kind` says in which precision it is held from now on, "" leaves its numbers.
 
-    The layer keeps its identity, name and hooks. Rounding is done on `device`, where the weight stays.
+    The layer keeps its identity, name and hooks. Rounding is done on `device`, where the weight stays. What is held in 8 bits may be rounded
+    further.
     """
     if not isinstance(layer, Stored):
         layer.__class__ = CLASSES[type(layer)]
-    if kind and layer.scale is None:
-        raw, layer.scale = quantized(layer.weight.detach().to(device), kind)
-        layer.weight, layer.kind = nn.Parameter(raw, requires_grad=False), kind
-
-
-def quantized(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Round a weight (out, in[, k, k]) to 8 bits, each output by a scale of its own; returns bytes of its shape and scales (out, 1[, 1, 1])."""
-    highest = HIGHEST[kind]
-    rows = weight.float().flatten(1)
-    scale = (rows.abs().amax(1, keepdim=True).clamp(min=1e-30) / highest).bfloat16().float()
-    rows = (rows / scale).clamp(-highest, highest)
-    raw = rows.to(torch.float8_e4m3fn).view(torch.uint8) if kind == "fp8" else rows.round().to(torch.int8)
-    return raw.view(weight.shape), scale.view(-1, *[1] * (weight.ndim - 1))
+    if kind and layer.kind != kind:
+        weight = layer.dense(torch.float32) if layer.kind else layer.weight.detach()
+        raw, layer.scale = PRECISIONS[kind].rounded(weight.to(device))
+        layer.weight, layer.kind, layer.shape = nn.Parameter(raw, requires_grad=False), kind, weight.shape
 
 
 def base_weight(module: Any) -> Tensor:
     """Return a layer's weight in float32, however it is held."""
     return module.dense(torch.float32) if isinstance(module, Stored) else module.weight.detach().float()
+
+
+def base_shape(module: Any) -> torch.Size:
+    """Return the shape (out, in[, k, k]) of a layer's weight, however it is held."""
+    shape = module.shape if isinstance(module, Stored) else None
+    return module.weight.shape if shape is None else shape

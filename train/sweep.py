@@ -16,6 +16,7 @@ from train.config import FREE, SECTIONS, TrainConfig, known_keys
 from train.processes import Processes
 from train.run import checked_tree, open_base
 from train.runtime import StopSignals
+from train.shortage import ShortError, placed
 from train.sweep_runs import Entry, Setting, Trainer
 
 if TYPE_CHECKING:
@@ -106,8 +107,11 @@ def sweep(settings: Sequence[Setting], strategy: str = "halving", at_once: int =
             left = [entry.setting for entry in whole]
         if not left:
             raise UserError(f"every setting broke; the best of them: {done[0].broken}; sweep lower learning rates")
-        picture(done, model, runtime, config.output.output_dir / "sweep.png")
-    write_table(done, config.output.output_dir / "sweep.json")
+        write_table(done, config.output.output_dir / "sweep.json")
+        try:
+            picture(done, model, runtime, config.output.output_dir / "sweep.png")
+        except ShortError as error:
+            print(f"no picture of the settings, since it was {error}")
     return done
 
 
@@ -123,7 +127,8 @@ def picture(entries: Sequence[Entry], model: Model, runtime: Runtime, path: Path
     prompts = [dataclasses.replace(p, width=p.width or side, height=p.height or side) for p in sample_prompts(config)[:PROMPTS]]
     if not prompts or config.network.full:
         return
-    model.to(runtime.device)
+    with placed("while the base was moved to the device", "`train grid` draws the files with another one"):
+        model.to(runtime.device)
     shown = [(f"{entry.setting.label}\n{entry.words}", [Weighted(entry.path)]) for entry in entries if entry.path.exists()]
     with runtime.autocast():
         generator = Generator(model, clip_skip=config.model.clip_skip)

@@ -17,7 +17,7 @@ from prep.options import UserError
 from train.config import TrainConfig
 from train.fingerprint import fingerprint_of
 from train.result import BEST, save_checked
-from train.run import prepare, start, train
+from train.run import prepare, start, train_fitting
 from train.runtime import NotFiniteError, StopSignals
 from train.stack import Run, train_stacked
 from train.state import read_state
@@ -132,7 +132,7 @@ class Trainer:
             (run,) = runs
             run.state.network.put_back()
             try:
-                train(run.job, run.state, self.signals, until)
+                run.job, run.state = train_fitting(run.job, run.state, self.signals, until)
             except UserError as error:
                 if not isinstance(error.__cause__, NotFiniteError):
                     raise

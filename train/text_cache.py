@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from train.cache import Store, Tensors, hash_modules
 from train.emphasis import weigh
+from train.shortage import tried_twice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +85,10 @@ class TextCache:
         # One caption at a time: its features must not depend on which others it shares a batch with.
         wording = tokenized([caption], self.model, self.config)
         with torch.no_grad():
-            told = self.model.conditioning(wording.input_ids, self.config.model.clip_skip, weights=wording.weights)
+            told = tried_twice(
+                lambda: self.model.conditioning(wording.input_ids, self.config.model.clip_skip, weights=wording.weights),
+                "while a caption was encoded",
+                "close what else uses the device's memory, and run again: what is encoded is kept",
+            )
         parts = {"states": told.states, "pooled": told.pooled}
         return {name: part[0].float().cpu().contiguous() for name, part in parts.items() if part is not None}

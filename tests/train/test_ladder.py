@@ -17,7 +17,8 @@ from train.ladder import RUNGS, Ladder, foreseen, free_bytes, parse_bytes
 from train.predict import Need, Shape
 from train.processes import Processes
 from train.run import open_base, prepare, run
-from train.runtime import Runtime, ShortError
+from train.runtime import Runtime
+from train.shortage import ShortError
 
 # The tiny base has few blocks: buffers for two of them are as large as the two or three blocks of the first swapping rung.
 SAVING = [rung for rung in RUNGS if rung.swapped in (0.0, 1.0)]
@@ -48,13 +49,21 @@ def test_it_goes_down_to_what_needs_less() -> None:
     assert found.lower() and found.at == 2 and not found.lower()
 
 
+def test_a_base_that_is_rounded_stays_so() -> None:
+    found = ladder(90, 80, 70, 60, 50, 40)
+    for number, (rung, config, _) in enumerate(found.rungs):
+        found.rungs[number] = (rung, rung.applied(config, 9), found.rungs[number][2])
+    assert found.lower("int8") and found.rungs[found.at][0].precision == "int8"
+    assert found.lower("int8") and found.rungs[found.at][0].precision == "nf4" and not found.lower("nf4")
+
+
 def test_a_rung_adds_to_the_settings() -> None:
     config = TrainConfig.load({"train": {"blocks_to_swap": 5, "base_precision": "fp8"}}, {})
     assert RUNGS[0].applied(config, 21) == config
     found = RUNGS[-1].applied(config, 21)
     assert found.output.gradient_checkpointing and found.memory.blocks_to_swap == 21 and found.memory.base_precision == "fp8"
     assert RUNGS[2].applied(config, 6).memory.blocks_to_swap == 5
-    assert RUNGS[-1].applied(TrainConfig(), 21).memory.base_precision == "int8"
+    assert [rung.applied(TrainConfig(), 21).memory.base_precision for rung in RUNGS[-2:]] == ["int8", "nf4"]
 
 
 @pytest.mark.parametrize(("text", "size"), [("6GB", 6e9), (" 7.5 gib", 7.5 * 2**30), ("800MB", 8e8)])
@@ -100,7 +109,7 @@ def test_each_rung_trains_alike(tiny_base: Path, tiny_tree: Path, number: int, c
     config = configured(tiny_base, tiny_tree, **QUICK, fit=True, memory_limit=f"{totals[number] / 1e6 + 1e-4:.6f}MB")
     run(config)
     assert re.search(rf"> +\S+ GB  {SAVING[number].words} \(", capsys.readouterr().out)
-    tolerance = 0.05 if SAVING[number].precision else 1e-4
+    tolerance = {"": 1e-4, "int8": 0.05, "nf4": 0.1}[SAVING[number].precision]
     assert [line["loss"] for line in logged(config)] == pytest.approx([line["loss"] for line in logged(plain)], rel=tolerance)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ HOLDINGS: dict[str, dict[str, Any]] = {
     "bf16": {"mixed_precision": "bf16"},
     "int8": {"base_precision": "int8"},
     "fp8": {"base_precision": "fp8", "mixed_precision": "bf16"},
+    "nf4": {"base_precision": "nf4"},
     "swap": {"blocks_to_swap": 3},
+    "nf4, swap": {"blocks_to_swap": 3, "base_precision": "nf4", "mixed_precision": "bf16"},
     "all": {"blocks_to_swap": 5, "base_precision": "int8", "gradient_checkpointing": True},
     "full": {"full": True, "network_dim": 16, "network_alpha": 8.0, "learning_rate": 1e-5},
 }
@@ -70,6 +73,7 @@ def measured(config: Any, runtime: Runtime, model: Any, shape: Shape) -> int:
     build_network(config.network, model, torch.Generator())
     latents = torch.zeros(shape.batch, 4, shape.size[1] // model.vae_scale, shape.size[0] // model.vae_scale)
     told = Conditioning(torch.zeros(shape.batch, 77, model.unet.config.cross_attention_dim))
+    gc.collect()  # else what other tests left may go meanwhile, and count as memory given back
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         with runtime.autocast():
             if shape.encoders_run:
@@ -89,6 +93,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "plain": {},
     "checkpointing": {"gradient_checkpointing": True},
     "int8": {"gradient_checkpointing": True, "base_precision": "int8"},
+    "nf4": {"gradient_checkpointing": True, "base_precision": "nf4"},
     "swap": {"gradient_checkpointing": True, "blocks_to_swap": 99},
     "bf16": {"mixed_precision": "bf16"},
     "convolutions": {"conv_dim": 4},

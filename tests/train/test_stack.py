@@ -1,5 +1,6 @@
 """Stacked runs: each learns what it learns alone, whatever its neighbours do, and one that breaks leaves the others whole."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.train.test_sweep import made
 from tests.train.test_validate import wide_tree  # noqa: F401 (a fixture)
 from train import stack
 from train.export import read_lora
+from train.shortage import ShortError
 from train.stack import Run, stacked
 from train.sweep import sweep
 
@@ -65,6 +67,63 @@ def test_what_does_not_fit_the_memory_goes_on_in_halves(tiny_base: Path, wide_tr
     entries = sweep(made(tiny_base, wide_tree, "learning_rate=1e-3,2e-3,3e-3,4e-3", max_train_steps=4), "grid", 4)
     assert seen[0] == 4 and set(seen[1:]) == {2}
     assert all(entry.steps == entry.whole for entry in entries)
+
+
+@pytest.mark.parametrize("place", ["_update", "judged"])
+def test_a_shortage_after_the_pass_repeats_no_step(
+    tiny_base: Path,
+    wide_tree: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    axes = "learning_rate=1e-3,2e-3"
+    whole = sweep(made(tiny_base, wide_tree, axes, max_train_steps=4, output_dir="whole"), "grid", 2)
+    real, calls = getattr(stack, place), []
+
+    def short_of_memory(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:  # of the second setting in the second step
+            raise torch.OutOfMemoryError
+        return real(*args)
+
+    monkeypatch.setattr(stack, place, short_of_memory)
+    settings = made(tiny_base, wide_tree, axes, max_train_steps=4)
+    entries = sweep(settings, "grid", 2)
+    for one, other in zip(entries, whole, strict=True):
+        assert one.setting.number == other.setting.number and close(one.path, other.path)
+    for setting in settings:
+        log = setting.config.output.file(".jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_single_setting_without_memory_is_told(
+    tiny_base: Path,
+    wide_tree: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+) -> None:
+    def short_of_memory(*_: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("train.families.sd.Model.denoise", short_of_memory)
+    with pytest.raises(ShortError, match="lower train_batch_size or resolution"):
+        sweep(made(tiny_base, wide_tree, "learning_rate=1e-3,2e-3", max_train_steps=2), "grid", at_once)
+
+
+def test_a_picture_without_memory_ends_no_sweep(
+    tiny_base: Path,
+    wide_tree: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def short_of_memory(*_: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("train.families.sd.Model.decode_latents", short_of_memory)
+    entries = sweep(made(tiny_base, wide_tree, "learning_rate=1e-3,2e-3", max_train_steps=2, sample_steps=1), "grid", 1)
+    assert "no picture of the settings, since it was out of memory while a picture of" in capsys.readouterr().out
+    assert len(entries) == 2 and (entries[0].path.parent / "sweep.json").exists()
 
 
 def test_a_share_without_an_adapter_is_what_the_base_gives(tiny_base: Path, tiny_tree: Path) -> None:

@@ -60,8 +60,8 @@ def test_the_losses_are_the_same(tiny_base: Path, tiny_tree: Path, fetched: list
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("kind", ["fp8", "int8"])
-def test_they_swap_in_8_bits_too(tiny_base: Path, tiny_tree: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
+def test_they_swap_in_fewer_bits_too(tiny_base: Path, tiny_tree: Path, kind: str) -> None:
     whole = run(configured(tiny_base, tiny_tree, **QUICK, base_precision=kind, output_dir="plain"))
     assert same(whole.path, run(configured(tiny_base, tiny_tree, **QUICK, base_precision=kind, blocks_to_swap=ALL)).path)
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from train.adapters.dropout import Draw, Dropouts
 from train.adapters.network import Layer
 from train.adapters.plan import LayerPlan
+from train.stored import base_shape
 
 DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
 
@@ -26,7 +27,7 @@ class LoRALayer(Layer):
 
     def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float, dropouts: Dropouts = Dropouts()) -> None:  # noqa: B008 (frozen)
         super().__init__()
-        out_features, *inner = base.weight.shape
+        out_features, *inner = base_shape(base)
         self.down = nn.Parameter(torch.zeros(rank, *inner))
         self.up = nn.Parameter(torch.zeros(out_features, rank, *[1] * (len(inner) - 1)))
         self.alpha = alpha

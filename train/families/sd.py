@@ -86,6 +86,13 @@ class Model:
             part.to(device)
         return self
 
+    def to_encode_text(self, device: torch.device | str) -> Model:
+        """Move the text encoders to a device and the VAE off it, since a small one has no room for both; returns the model itself."""
+        self.vae.to("cpu")
+        for encoder in self.text_encoders:
+            encoder.to(device)
+        return self
+
     def tokenize(self, captions: list[str], max_token_length: int = 75) -> Tensor:
         """Turn captions into token ids (B, chunks, 77), 75 tokens of the caption in each chunk."""
         return torch.tensor([chunks(caption, max_token_length, self.family.pad_ids[0]) for caption in captions])
