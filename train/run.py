@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
 from prep.tree import Folder, read_tree, validate
+from train.compiled import compiled
 from train.config import DataConfig, TrainConfig
 from train.conflicts import rate_note
 from train.control import Control
@@ -165,7 +166,8 @@ def train_fitting(job: Job, state: TrainState, signals: StopSignals, until: int 
     """
     while True:
         try:
-            train(job, state, signals, until)
+            with compiled(job, state):
+                train(job, state, signals, until)
             return job, state
         except ShortError as error:
             if job.ladder is None or job.runtime.processes.count > 1:
@@ -238,6 +240,8 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
     config, runtime, count = job.config, job.runtime, job.data.batches_a_step
     rates = set_rates(state.optimizer, config.optimizer, state.step, job.steps)
     loss, stepped = 0.0, False
+    if state.regions:
+        state.regions.begin_step()
     try:
         for batch in group:
             state.generator.manual_seed(batch.seed)
@@ -250,6 +254,8 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
         norm = runtime.update(state.optimizer, list(state.network.parameters()), config.optimizer.max_grad_norm)
         limited = state.network.limit_norms(config.network.scale_weight_norms) if config.network.scale_weight_norms else {}
     except NotFiniteError as error:
+        if state.regions:
+            state.regions.remove()  # what is replayed must show each layer
         raise UserError(f"{error} at step {state.step + 1}{why(group, job, state)}") from error
     except torch.OutOfMemoryError as error:
         lower = "" if config.memory.fit else "set fit = true, or "

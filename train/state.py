@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from train.dataset import TrainingSet
     from train.families.sd import Model
     from train.ladder import Ladder
+    from train.regions import Regions
 
 COUNTS = ("step", "epoch", "batch", "losses", "judgements", "started_at")
 RECENT = 100  # losses that the shown mean runs over
@@ -60,6 +61,7 @@ class TrainState:
     judgements: list[dict[str, float]] = field(default_factory=list)  # of train.validate.Judgement, in order
     started_at: float = field(default_factory=time.time)
     ema: Ema | None = None
+    regions: Regions | None = None  # while blocks are compiled
 
     @property
     def parameters(self) -> list[nn.Parameter]:
