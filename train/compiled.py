@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from train.state import Job, TrainState
 
 PLAIN, COMPILED, GRAPHS = WAYS = ("plain", "compiled", "CUDA graphs")
-MODES = {COMPILED: "default", GRAPHS: "reduce-overhead"}  # of torch.compile, under auto
+# What torch.compile calls them under auto, and under max on a CUDA card.
+MODES = {COMPILED: "default", GRAPHS: "reduce-overhead"}
+THOROUGH = {COMPILED: "max-autotune-no-cudagraphs", GRAPHS: "max-autotune"}
 FILE = "compiled.json"  # in the cache's folder
 TIMED = 5  # passes of a way that are timed
 FIRST = {COMPILED: 1, GRAPHS: 3}  # passes until a way is built: CUDA graphs run once, then record, then replay
 # Seconds under which a run is not worth a measurement. Not measured on a GPU: half a minute of compiling is won back in 150 s by a fifth less time.
 SHORTEST = 150.0
+HOW = {PLAIN: "as they are", COMPILED: "compiled", GRAPHS: "compiled, by CUDA graphs"}
+CANNOT = "for 8-bit or swapped weights, module_dropout and other adapters than lora cannot be"
 
 
 @dataclass(frozen=True)
@@ -81,26 +85,25 @@ def shapes_of(job: Job) -> set[tuple[int, Any]]:
 
 def _thoroughly(regions: Regions, job: Job, state: TrainState) -> Choice:
     """Compile without measuring, on a CUDA card with all that torch can do."""
+    import torch
+
     if not regions.twins:
         return Choice(PLAIN, f"nothing is compiled, {CANNOT}")
-    cuda, graphs = job.runtime.device.type == "cuda", False
-    mode = "default"
-    if cuda:
-        graphs = not regions.draws  # a CUDA graph cannot hold a generator that is seeded anew
-        mode = "max-autotune" if graphs else "max-autotune-no-cudagraphs"
-    regions.use(mode, graphs)
+    cuda = job.runtime.device.type == "cuda"
+    way = GRAPHS if cuda and GRAPHS in ways_of(regions) else COMPILED
+    regions.use(THOROUGH[way] if cuda else MODES[way], way == GRAPHS)
     print(f"compiling {len(regions.twins)} blocks")
     began = time.monotonic()
     try:
-        _pass(regions, job, state)
+        one_pass(regions, job, state)
+    except torch.OutOfMemoryError:
+        pass  # the first step will say so
     except Exception as error:
-        _tell_apart(error)
-        raise UserError(f'compile = "max", but torch cannot compile here ({reason_of(error)}); {_advice(error, job)}, or set compile = "off"') from error
+        package = "triton (triton-windows on Windows)" if cuda else "a C++ compiler such as g++"
+        words = f'compile = "max", but torch cannot compile here ({cause_of(error)}); install {package}, or set compile = "off"'
+        raise UserError(words) from error
     left = f"; {regions.left} are not, {CANNOT}" if regions.left else ""
-    return Choice(GRAPHS if graphs else COMPILED, f"{len(regions.twins)} blocks are compiled, in {time.monotonic() - began:.0f} s{left}")
-
-
-CANNOT = "for 8-bit or swapped weights, module_dropout and the adapters of LyCORIS cannot be"
+    return Choice(way, f"{len(regions.twins)} blocks are compiled, in {time.monotonic() - began:.0f} s{left}")
 
 
 def _agreed(regions: Regions, job: Job, state: TrainState) -> Choice:
@@ -125,30 +128,36 @@ def _measured(regions: Regions, job: Job, state: TrainState) -> Choice:
     left = (job.steps - state.step) * job.config.optimizer.gradient_accumulation_steps
     shelf, key = Shelf.of(job), key_of(facts_of(job))
     timings = shelf.timings(key)
-    if timings is None:
-        try:
-            timings = {PLAIN: timed(PLAIN, regions, job, state)}
-        except torch.OutOfMemoryError:  # the first step will say so
-            return Choice(PLAIN)
-        if left * timings[PLAIN].seconds < SHORTEST:
-            return Choice(PLAIN, "nothing is compiled: the run is too short for it to pay")
-        for way in ways_of(regions):
-            try:
-                timings[way] = timed(way, regions, job, state)
-            except Exception as error:  # compilers fail in many ways, and then nothing is lost
-                _tell_apart(error)
-                print(f"{way} cannot be had here: {reason_of(error)}")
-            finally:
-                state.optimizer.zero_grad(set_to_none=True)
-                regions.remove()
-        shelf.keep(key, timings)
-        paid = {way: Timing(0.0, timing.seconds) for way, timing in timings.items()}
-        way = best(paid, left)
-        if way != GRAPHS and GRAPHS in timings:
-            torch.compiler.reset()  # which gives back the memory of the graphs; the code itself is read from torch's own cache again
-    else:
+    if timings is not None:
         way = best(timings, left)
+        return Choice(way, described(way, timings))
+    try:
+        plain = timed(PLAIN, regions, job, state)
+    except torch.OutOfMemoryError:  # the first step will say so
+        return Choice(PLAIN)
+    if left * plain.seconds < SHORTEST:
+        return Choice(PLAIN, "nothing is compiled: the run is too short for it to pay")
+    timings = {PLAIN: plain, **_timed_compiled(regions, job, state)}
+    if set(timings) == {PLAIN, *ways_of(regions)}:  # one that failed may be had when what it lacks is installed
+        shelf.keep(key, timings)
+    way = best({name: Timing(0.0, timing.seconds) for name, timing in timings.items()}, left)  # all are built by now
+    if way != GRAPHS and GRAPHS in timings:
+        torch.compiler.reset()  # gives the graphs' memory back; code that is compiled again comes from torch's own cache
     return Choice(way, described(way, timings))
+
+
+def _timed_compiled(regions: Regions, job: Job, state: TrainState) -> dict[str, Timing]:
+    """Measure the ways to compile, and say of each that fails why."""
+    found = {}
+    print("measuring whether compiling pays; this run alone waits for it, later ones of its kind do not")
+    for way in ways_of(regions):
+        try:
+            found[way] = timed(way, regions, job, state)
+        except Exception as error:  # compilers fail in many ways, and then the run does without
+            print(f"{way} cannot be had here: {cause_of(error)}")
+        finally:
+            regions.remove()
+    return found
 
 
 def ways_of(regions: Regions) -> tuple[str, ...]:
@@ -164,7 +173,7 @@ def best(timings: Mapping[str, Timing], batches: int) -> str:
 def described(way: str, timings: Mapping[str, Timing]) -> str:
     """Say in a sentence what was chosen, with the measured seconds of a batch."""
     shown = ", ".join(f"{name} {timing.seconds:.3g}" for name, timing in timings.items())
-    return f"blocks are computed {'as they are' if way == PLAIN else f'by {way}' if way == GRAPHS else 'compiled'} (seconds a batch: {shown})"
+    return f"blocks are computed {HOW[way]} (seconds a batch: {shown})"
 
 
 def timed(way: str, regions: Regions, job: Job, state: TrainState) -> Timing:
@@ -172,11 +181,11 @@ def timed(way: str, regions: Regions, job: Job, state: TrainState) -> Timing:
     _use(regions, way)
     began = _now(job)
     for _ in range(FIRST.get(way, 1)):
-        _pass(regions, job, state)
+        one_pass(regions, job, state)
     build, spent = _now(job) - began, []
     for _ in range(TIMED):
         began = _now(job)
-        _pass(regions, job, state)
+        one_pass(regions, job, state)
         spent.append(_now(job) - began)
     return Timing(build if way != PLAIN else 0.0, statistics.median(spent))
 
@@ -190,37 +199,25 @@ def _now(job: Job) -> float:
     return time.perf_counter()
 
 
-def _pass(regions: Regions, job: Job, state: TrainState) -> None:
+def one_pass(regions: Regions, job: Job, state: TrainState) -> None:
     """Compute the first batch forward and backward as a step does, and forget it."""
     from train.replay import forward
 
     regions.begin_step()
     batch = next(job.data.batches(state.epoch))
-    forward(batch, job, state, full=False).backward()
-    state.optimizer.zero_grad(set_to_none=True)
+    try:
+        forward(batch, job, state, full=False).backward()
+    finally:
+        state.optimizer.zero_grad(set_to_none=True)
 
 
-def _tell_apart(error: Exception) -> None:
-    """Raise an error again that does not come from compiling."""
-    if isinstance(error, UserError | StoppedError):
-        raise error
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the first line of what an error began with, without the advice on torch's own switches behind it."""
+def cause_of(error: BaseException) -> str:
+    """Return the first line of what an error began with; raises that again if it does not come from compiling, whose errors may hold any other."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".:")
-
-
-def _advice(error: Exception, job: Job) -> str:
-    """Say what is to be installed for compiling on this device."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
-        return "lower train_batch_size"
-    return "install triton (triton-windows on Windows)" if job.runtime.device.type == "cuda" else "install a C++ compiler such as g++"
+    if isinstance(error, UserError | StoppedError):
+        raise error
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
 def facts_of(job: Job) -> list[Any]:
@@ -259,7 +256,8 @@ class Shelf:
         """Write down what was measured."""
         if self.path is not None:
             found = {**self._read(), key: {way: asdict(timing) for way, timing in timings.items()}}
-            atomic_write(self.path, json.dumps(found, indent=1) + "\n")
+            with suppress(OSError):  # then it is measured again
+                atomic_write(self.path, json.dumps(found, indent=1) + "\n")
 
     def _read(self) -> dict[str, Any]:
         """Read the file; one that is missing or broken holds nothing."""

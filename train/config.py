@@ -184,7 +184,7 @@ class OutputConfig:
     mixed_precision: str = option("auto", help="Precision of the computation.", choices=("auto", "no", "fp16", "bf16"))
     compile: str = option(
         "auto",
-        help="Whether torch.compile compiles the blocks: auto = on an NVIDIA GPU where measuring says that it pays, max = always, as thoroughly as it can.",
+        help="Compile the model's blocks: auto = on an NVIDIA GPU, where a measurement says that it pays; max = always, as fast as torch can.",
         choices=("auto", "off", "max"),
     )
     gradient_checkpointing: bool = option(False, help="Compute layers again in the backward pass instead of keeping what they gave: less memory.")

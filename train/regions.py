@@ -32,7 +32,10 @@ BACKEND = "inductor"
 MOST_GRAPHS = 256
 
 
-@torch.library.custom_op("atelier::dropout_factor", mutates_args=(), schema="(Tensor hidden, Tensor seed, float value, float rank, int axis) -> Tensor")
+SCHEMA = "(Tensor hidden, Tensor seed, float value, float rank, int axis) -> Tensor"
+
+
+@torch.library.custom_op("atelier::dropout_factor", mutates_args=(), schema=SCHEMA)
 def dropout_factor(hidden: Tensor, seed: Tensor, value: float, rank: float, axis: int) -> Tensor:
     """Draw what an adapter's dropout multiplies `hidden` by, with a seed () int64 that a graph reads and does not hold."""
     return Draw(int(seed)).factor(hidden, Dropouts(value, rank), axis).contiguous()
@@ -166,11 +169,10 @@ class Regions:
 
 def compilable(block: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> bool:
     """Say whether a block can be compiled: its weights are at hand, and its adapters are LoRAs of which none is left out as a whole."""
-    for module in block.modules():
-        layer = layers.get(module)
-        if isinstance(module, Stored) or (layer is not None and not (type(layer) is LoRALayer and not layer.dropouts.module)):
-            return False
-    return True
+    if any(isinstance(module, Stored) for module in block.modules()):
+        return False
+    found = [layers[module] for module in block.modules() if module in layers]
+    return all(type(layer) is LoRALayer and not layer.dropouts.module for layer in found)
 
 
 def _settings() -> Iterator[Any]:
