@@ -226,9 +226,8 @@ def facts_of(job: Job) -> list[Any]:
 
     config, runtime = job.config, job.runtime
     name = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else runtime.device.type
-    output = (runtime.precision, config.output.gradient_checkpointing)
-    shape = sorted(job.model.unet.config.items())
-    return [name, torch.__version__, shape, sorted(shapes_of(job)), output, config.network, config.memory, job.data.text is None]
+    shape = (sorted(job.model.unet.config.items()), sorted(shapes_of(job)), config.model.max_token_length, job.data.text is None)
+    return [name, torch.__version__, shape, runtime.precision, config.output.gradient_checkpointing, config.network, config.memory]
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,11 @@ def twin_of(module: Any, adapted: Mapping[nn.Module, Adapted]) -> Any:
     """Return a module with the same weights in which `adapted` take the place of the layers that they hold; itself if it has none of them."""
     if module in adapted:
         return adapted[module]
-    parts = {name: part and twin_of(part, adapted) for name, part in module._modules.items()}
+    parts = {name: None if part is None else twin_of(part, adapted) for name, part in module._modules.items()}
     if all(parts[name] is part for name, part in module._modules.items()):
         return module
-    twin = type(module).__new__(type(module))
+    kind: Any = type(module)
+    twin = kind.__new__(kind)
     twin.__dict__.update({**module.__dict__, "_modules": parts})
     return twin
 
