@@ -18,6 +18,7 @@ import click
 
 from prep.options import parameters, read_settings
 from train.cli import given_settings
+from train.compiled import HOW
 from train.config import SECTIONS, TrainConfig
 from train.prefetch import ahead
 from train.runtime import Runtime
@@ -91,13 +92,23 @@ def bench(config: TrainConfig, steps: int) -> dict[str, Any]:
 
     Raises UserError as `run` does.
     """
+    from train.compiled import compiled
     from train.processes import Processes
-    from train.run import checked_tree, groups_from, open_base, prepare, start, take_step
+    from train.run import checked_tree, open_base, prepare, start
 
     checked_tree(config.data)
     runtime, model = open_base(config, Processes())
     job = prepare(config, runtime, model, {})
-    state, watch = start(job, None), Watch(runtime.device)
+    state = start(job, None)
+    with compiled(job, state) as choice:
+        return {"device": runtime.description, "steps": steps, "blocks": choice.way, **_figures(job, state, steps)}
+
+
+def _figures(job: Job, state: TrainState, steps: int) -> dict[str, Any]:
+    """Take the steps; returns what they took."""
+    from train.run import groups_from, take_step
+
+    runtime, watch = job.runtime, Watch(job.runtime.device)
     with contextlib.closing(ahead([runtime.pinned(batch) for batch in group] for group in groups_from(job, 0, 0))) as groups:
         _forget_peak(runtime.device)
         take_step(next(groups), job, state)  # the first one makes the optimizer's moments, and is slower
@@ -105,8 +116,6 @@ def bench(config: TrainConfig, steps: int) -> dict[str, Any]:
         own, bare, pictures = _in_turns(job, state, watch, list(itertools.islice(groups, steps)))
         stages = _stages(job, state, groups, steps)
     return {
-        "device": runtime.description,
-        "steps": steps,
         "seconds_per_step": statistics.median(own),
         "bare_seconds_per_step": statistics.median(bare),
         "share_of_bound": statistics.median(other / one for one, other in zip(own, bare, strict=True)),
@@ -187,6 +196,7 @@ def show(found: dict[str, Any]) -> None:
     step = found["seconds_per_step"]
     click.echo(f"{step:.4g} s a step (median of {found['steps']}), {found['pictures_per_second']:.4g} pictures a second")
     click.echo(f"{found['share_of_bound']:.0%} of the bare bound: forward, backward and optimizer alone take {found['bare_seconds_per_step']:.4g} s")
+    click.echo(f"blocks are computed {HOW[found['blocks']]}")
     if found["peak_bytes"]:
         click.echo(f"{found['peak_bytes'] / 1e9:.3g} GB of memory at most, of {found['peak_of']}")
     whole = sum(found["seconds"].values())

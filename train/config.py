@@ -182,6 +182,11 @@ class OutputConfig:
     save_precision: str = option("fp16", help="Precision of the saved weights.", choices=("fp16", "bf16", "fp32"))
     save_format: str = option("kohya", "--format", help="Layout of the saved file; kohya is what all tools read.", choices=("kohya", "diffusers"))
     mixed_precision: str = option("auto", help="Precision of the computation.", choices=("auto", "no", "fp16", "bf16"))
+    compile: str = option(
+        "auto",
+        help="Compile the model's blocks: auto = on an NVIDIA GPU, where a measurement says that it pays; max = always, as fast as torch can.",
+        choices=("auto", "off", "max"),
+    )
     gradient_checkpointing: bool = option(False, help="Compute layers again in the backward pass instead of keeping what they gave: less memory.")
     seed: int = option(42, help="Seed of all randomness.", min=0)
     save_state_every_n_steps: int = option(50, help="Steps between saved states, from which a stopped run goes on; 0 saves none.", min=0)
@@ -302,6 +307,7 @@ FREE = frozenset(
         "save_every_n_steps",
         "save_last_n",
         "report_pictures",
+        "compile",
         "gradient_checkpointing",
         "blocks_to_swap",
         "fit",

@@ -32,13 +32,15 @@ def relieved(job: Job, state: TrainState, short: ShortError) -> Job:
     raise short
 
 
-def lighter(job: Job) -> Job:
-    """Look whether a run spills; then hold it a rung lower, or say once what would help."""
+def lighter(job: Job, state: TrainState) -> Job:
+    """Look whether a run spills; then hold it a rung lower, its blocks no longer compiled, or say once what would help."""
     found = job.spill.look() if job.spill else ""
     if not found or not job.spill:
         return job
     if job.ladder is not None and job.runtime.processes.count == 1:
         print(found)
+        if state.regions:
+            state.regions.remove()
         if go_down(job.ladder, job.runtime, job.model, job.data.text is None):
             return job.as_held()
         found = "there is no lower rung"

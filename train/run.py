@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prep.options import UserError
 from prep.tree import Folder, read_tree, validate
+from train.compiled import compiled
 from train.config import DataConfig, TrainConfig
 from train.conflicts import rate_note
 from train.control import Control
@@ -175,7 +176,8 @@ def train_fitting(job: Job, state: TrainState, signals: StopSignals, until: int 
     """
     while True:
         try:
-            return train(job, state, signals, until), state
+            with compiled(job, state):
+                return train(job, state, signals, until), state
         except ShortError as error:
             short = _bare(error)
         job = relieved(job, state, short)
@@ -223,7 +225,7 @@ def train(job: Job, state: TrainState, signals: StopSignals, until: int | None =
                 state.due = {**record_of(state, epoch, loss, grad_norm), **rates, "seconds": round(time.monotonic() - began, 4)}
                 settle(panel, job, state, until, log, control)
                 keep(job, state, signals, control, finished(job, state, until))
-                job = lighter(job)
+                job = lighter(job, state)
     return job
 
 
@@ -272,6 +274,8 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
     config, runtime, count = job.config, job.runtime, job.data.batches_a_step
     rates = set_rates(state.optimizer, config.optimizer, state.step, job.steps)
     loss, stepped = 0.0, False
+    if state.regions:
+        state.regions.begin_step()
     try:
         for batch in group:
             state.generator.manual_seed(batch.seed)
@@ -284,6 +288,8 @@ def take_step(group: Sequence[Batch], job: Job, state: TrainState) -> tuple[floa
         norm = runtime.update(state.optimizer, list(state.network.parameters()), config.optimizer.max_grad_norm)
         limited = state.network.limit_norms(config.network.scale_weight_norms) if config.network.scale_weight_norms else {}
     except NotFiniteError as error:
+        if state.regions:
+            state.regions.remove()  # what is replayed must show each layer
         raise UserError(f"{error} at step {state.step + 1}{why(group, job, state)}") from error
     except RuntimeError as error:
         if not is_shortage(error):

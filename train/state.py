@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from train.dataset import TrainingSet
     from train.families.sd import Model
     from train.ladder import Ladder
+    from train.regions import Regions
     from train.spill import SpillWatch
 
 COUNTS = ("step", "epoch", "batch", "losses", "judgements", "started_at", "due")
@@ -67,6 +68,7 @@ class TrainState:
     judgements: list[dict[str, float]] = field(default_factory=list)  # of train.validate.Judgement, in order
     started_at: float = field(default_factory=time.time)
     ema: Ema | None = None
+    regions: Regions | None = None  # while blocks are compiled
     due: dict[str, Any] | None = None  # the last step's line of the log until it is written, then {} until its files and pictures are there too
 
     @property

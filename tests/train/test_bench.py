@@ -27,6 +27,7 @@ FULL = {"full": True, "network_dim": 16, "network_alpha": 8.0}
 def test_the_figures_fit_together(tiny_base: Path, tiny_tree: Path, settings: dict[str, Any]) -> None:
     found = bench(configured(tiny_base, tiny_tree, gradient_accumulation_steps=2, **settings), steps=2)
     assert found["seconds"].keys() == {*STAGES, "rest"} and all(spent > 0 for spent in found["seconds"].values())
+    assert found["blocks"] == "plain", "a processor compiles nothing unless it is told to"
     assert found["share_of_bound"] > 0 and found["bare_seconds_per_step"] > 0
     assert found["peak_bytes"] > 10**7
     assert not (tiny_tree.parent / "lora").exists(), "nothing is saved"
@@ -39,7 +40,7 @@ def test_the_command_prints_figures_alone(tiny_base: Path, tiny_tree: Path) -> N
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["steps"] == 1
     shown = CliRunner().invoke(main, ["bench", str(tiny_tree.parent), "--steps", "1"]).stdout.splitlines()
-    assert len(shown) == 4 and shown[0].endswith("pictures a second") and "of the bare bound" in shown[1]
+    assert len(shown) == 5 and shown[0].endswith("pictures a second") and "of the bare bound" in shown[1]
 
 
 def test_the_bare_step_computes_what_the_network_does(tiny_base: Path, tiny_tree: Path) -> None:

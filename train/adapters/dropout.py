@@ -34,12 +34,17 @@ class Draw:
 
     def thin(self, hidden: Tensor, dropouts: Dropouts, axis: int) -> Tensor:
         """Leave out values, and whole ranks of a sample; `axis` is the ranks'. What stays is scaled up, so that the mean stays."""
+        return hidden * self.factor(hidden, dropouts, axis)
+
+    def factor(self, hidden: Tensor, dropouts: Dropouts, axis: int) -> Tensor:
+        """Return what `thin` multiplies by, of the shape and type of `hidden`: 0 where something is left out."""
         generator = torch.Generator(hidden.device).manual_seed(self.seed + 1)
+        factor = torch.ones_like(hidden)
         for share, shape in ((dropouts.value, hidden.shape), (dropouts.rank, _per_sample(hidden, axis))):
             if share:
                 kept = torch.rand(shape, generator=generator, device=hidden.device) >= share
-                hidden = hidden * (kept / (1 - share)).to(hidden.dtype)
-        return hidden
+                factor = factor * (kept / (1 - share)).to(hidden.dtype)
+        return factor
 
     @contextmanager
     def as_global(self, device: torch.device) -> Iterator[None]:

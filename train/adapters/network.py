@@ -19,6 +19,8 @@ from train.adapters.plan import LayerPlan
 # What the width of the text that the UNet reads says about the base: see the families' configurations.
 TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
 
+STRIDE = 2  # seeds that a layer's draw takes
+
 
 Act = Callable[[Tensor, Tensor], Tensor]  # a layer's input and what the base gives -> what it gives with its adapter
 
@@ -77,7 +79,7 @@ class Network(nn.Module):
         self._plans: dict[str, LayerPlan] = {}
         self._acts: dict[str, Act] = {}
         self._hooks: list[Any] = []
-        self._seed: int | None = None
+        self.seed: int | None = None  # of the dropouts of this batch; None drops nothing
 
     @classmethod
     def from_state(cls, targets: Sequence[Target], state: Mapping[str, Tensor]) -> Self:
@@ -104,7 +106,7 @@ class Network(nn.Module):
         def act(x: Tensor, output: Tensor) -> Tensor:
             if not self.multiplier:
                 return output
-            draw = None if self._seed is None or not torch.is_grad_enabled() else Draw(self._seed + 2 * number)
+            draw = None if self.seed is None or not torch.is_grad_enabled() else Draw(self.seed + STRIDE * number)
             changed: Tensor = layer(x, output, self.multiplier, draw)
             return changed
 
@@ -118,6 +120,11 @@ class Network(nn.Module):
     def acting(self) -> dict[str, tuple[nn.Module, Act]]:
         """Return the base's layer and what its adapter makes of input and output, by name."""
         return {name: (self._targets[name].module, act) for name, act in self._acts.items()}
+
+    @property
+    def attached(self) -> bool:
+        """Whether the adapters act on the base, or there are none."""
+        return bool(self._hooks) or not self._acts
 
     def put_back(self) -> None:
         """Let the adapters act again after `remove`."""
@@ -154,7 +161,7 @@ class Network(nn.Module):
         dropout nothing is drawn, and where no gradient is asked for, as for sample pictures, nothing is dropped.
         """
         if any(getattr(layer, "dropouts", None) for layer in self.layers.values()):
-            self._seed = int(torch.randint(2**62, (1,), generator=generator))
+            self.seed = int(torch.randint(2**62, (1,), generator=generator))
 
     def parameters_of(self, part: str) -> list[nn.Parameter]:
         """List the trainable tensors of "unet" or "text_encoder"."""

@@ -82,6 +82,10 @@ def precision(value: Any, arguments: Arguments) -> Outcome:
     return not_set() if value in (None, "") else Outcome(TAKEN, {"mixed_precision": "no" if value is False else str(value)})
 
 
+def torch_compile(value: Any, arguments: Arguments) -> Outcome:
+    return Outcome(TAKEN, {"compile": "max"}) if arguments.on("torch_compile") else not_set()
+
+
 def save_last_n_steps(value: Any, arguments: Arguments) -> Outcome:
     """Theirs is an age in steps, ours a number of files."""
     every, steps = int(arguments.number("save_every_n_steps")), int(arguments.number("save_last_n_steps"))
@@ -210,8 +214,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("xformers", "sdpa", "mem_eff_attn", "lowram", "highvram", "vae_batch_size", "max_data_loader_n_workers"), MACHINE),
     **dict.fromkeys(("persistent_data_loader_workers", "disable_mmap_load_safetensors", "diffusers_xformers"), MACHINE),
     "num_cpu_threads_per_process": MACHINE,
-    "torch_compile": lost("layers are not compiled; the result is the same without"),
-    **dict.fromkeys(("dynamo_backend", "dynamo_mode", "dynamo_use_fullgraph", "dynamo_use_dynamic"), needless("layers are not compiled")),
+    "torch_compile": torch_compile,
+    **dict.fromkeys(("dynamo_backend", "dynamo_mode", "dynamo_use_fullgraph", "dynamo_use_dynamic"), needless("compile says how it is done")),
     "seed": take_some("seed"),
     "output_dir": path_of("output_dir"),
     "output_name": lambda value, arguments: not_set() if value in OFF else Outcome(TAKEN, project={"name": str(value)}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -78,13 +78,15 @@ class Recomputed(nn.Module):
     """A block that can keep its inputs alone and compute the rest again in the backward pass (arxiv.org/abs/1604.06174)."""
 
     recompute = False
+    compiled: Callable[..., Any] | None = None  # computes in place of the block's own code and its layers' hooks, see train/regions.py
 
     def __call__(self, *args: Any) -> Any:
+        compute = super().__call__ if self.compiled is None else self.compiled
         if self.recompute and torch.is_grad_enabled():
             from torch.utils.checkpoint import checkpoint
 
-            return checkpoint(super().__call__, *args, use_reentrant=False)  # the other kind gives no gradient where no input has one
-        return super().__call__(*args)
+            return checkpoint(compute, *args, use_reentrant=False)  # the other kind gives no gradient where no input has one
+        return compute(*args)
 
 
 class ResnetBlock2D(Recomputed):
