@@ -205,9 +205,11 @@ class ScoreStore:
     def _register(self, name: str, identity: str, version: int, text: str) -> int:
         """Register a model whose labels are JSON, and return its number here."""
         with self._lock, self._database as db:
-            newest = db.execute("SELECT name, identity, version, id, labels FROM models ORDER BY used DESC LIMIT 1").fetchone()
-            if newest and newest[:3] == (name, identity, version) and newest[4] == text:
-                return int(newest[3])
+            if (number := self._newest_if(name, identity, version, text)) is not None:
+                return number
+            db.execute("BEGIN IMMEDIATE")
+            if (number := self._newest_if(name, identity, version, text)) is not None:  # another process may have done it meanwhile
+                return number
             db.execute(
                 "INSERT INTO models (name, identity, version, labels, used) VALUES (?, ?, ?, ?, (SELECT coalesce(max(used), 0) + 1 FROM models))"
                 " ON CONFLICT DO UPDATE SET labels = excluded.labels, used = excluded.used",
@@ -215,6 +217,11 @@ class ScoreStore:
             )
             row = db.execute("SELECT id FROM models WHERE (name, identity, version) = (?, ?, ?)", (name, identity, version)).fetchone()
         return int(row[0])
+
+    def _newest_if(self, name: str, identity: str, version: int, text: str) -> int | None:
+        """Return the number of the model used last if it is this one."""
+        newest = self._database.execute("SELECT name, identity, version, labels, id FROM models ORDER BY used DESC LIMIT 1").fetchone()
+        return int(newest[4]) if newest and newest[:4] == (name, identity, version, text) else None
 
     def _number(self, model: Model) -> int | None:
         """Return the number of a model here, None if it has none."""

@@ -155,5 +155,6 @@ def test_scores_from_the_cluster_are_those_of_this_process_to_the_byte_also_when
             shutil.copy2(picture, folder)
         results[name] = scored(folder, step)
         assert (folder.parent / "died").exists() == isinstance(step, FragileTag)
-    assert all(result == results["here"] for result in results.values())
+    for name, result in results.items():
+        assert result == results["here"], name
     assert len(results["here"]) == 3 + 21 + 22  # tables, captions, sidecars

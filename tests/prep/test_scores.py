@@ -41,6 +41,26 @@ def test_weights_and_preprocessing_are_told_apart_and_the_last_used_is_known(tmp
         assert store.register("pocket", "w1", 1, LABELS) == first == store.last_used()
 
 
+def test_of_two_that_register_a_model_at_once_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, looks = ScoreStore._newest_if, []
+
+    def slowly(store: ScoreStore, *model: object) -> int | None:
+        found = look(store, *model)
+        looks.append(found)
+        if len(looks) == 1:  # another process registers after this one has looked
+            with ScoreStore.open(tmp_path) as other:
+                other.register("pocket", "w1", 1, LABELS)
+        return found
+
+    monkeypatch.setattr(ScoreStore, "_newest_if", slowly)
+    with ScoreStore.open(tmp_path) as store:
+        store.register("pocket", "w1", 1, LABELS)
+    assert looks == [None, None, None, 1]
+    with sqlite3.connect(tmp_path / "scores.sqlite") as database:
+        assert database.execute("SELECT used FROM models").fetchall() == [(1,)]
+    database.close()
+
+
 def test_a_crop_is_another_picture() -> None:
     assert picture_key("d", None) == "d"
     assert picture_key("d", (0, 0, 5, 5)) != picture_key("d", (0, 0, 5, 6))
