@@ -59,7 +59,10 @@ def _diverged(judgements: Sequence[Judgement], best: Judgement, last: Judgement)
     if last.loss < 1 and last.learned > 0:
         return ""
     advice = "a tenth of the learning rate" if best.loss >= 1 else f"a lower learning rate, or {best.epoch} epochs"
-    return f"the held-out loss ended at {last.loss:.0%} of the base's: what was learned is worse than nothing; try {advice}"
+    ended = f"at {last.loss:.0%} of the base's"
+    if last.loss < 1:
+        ended += f", and at the noisier timesteps at {1 - last.learned:.0%}"
+    return f"the held-out loss ended {ended}: what was learned is worse than nothing; try {advice}"
 
 
 def _over(judgements: Sequence[Judgement], best: Judgement, last: Judgement) -> str:
