@@ -9,11 +9,11 @@ from typing import Any
 from train.validate import Judgement, score
 
 # Shares by which the words are chosen. Measured on pocket runs (benchmarks/judgement.py): runs that were long enough gained 4 to 6 % of what
-# they had learned in their second half; a keyword that is not bound yet makes under a tenth of what was learned, a bound one a half.
+# they had learned in their second half; a keyword that is not bound yet makes under a twentieth of what was learned, a bound one over two thirds.
 STILL_GAINING = 0.1
 LOST = 0.03  # of what was learned at best, from which on the end is worse than the best
 UNBOUND = 0.2  # of what was learned, under which the keyword is not needed for it
-SHARED = 0.6  # of what was learned, from which on predictions for the class have moved as much
+SHARED = 0.9  # of what was learned, from which on predictions for the class have moved as much
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _diverged(judgements: Sequence[Judgement], best: Judgement, last: Judgement)
     advice = "a tenth of the learning rate" if best.loss >= 1 else f"a lower learning rate, or {best.epoch} epochs"
     ended = f"at {last.loss:.0%} of the base's"
     if last.loss < 1:
-        ended += f", and at the noisier timesteps at {1 - last.learned:.0%}"
+        ended += f", and at the noisiest timesteps at {1 - last.learned:.0%}"
     return f"the held-out loss ended {ended}: what was learned is worse than nothing; try {advice}"
 
 

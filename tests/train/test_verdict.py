@@ -33,11 +33,11 @@ def test_the_word_fits_the_course(judgements: list[Judgement], word: str) -> Non
     assert found.record()["epoch"] == found.best.epoch
 
 
-def test_what_is_spoilt_at_the_noisier_timesteps_alone_is_told_so() -> None:
+def test_what_is_spoilt_at_the_noisiest_timesteps_alone_is_told_so() -> None:
     judgements = course([0.6, 0.4, 0.99])
     judgements[-1] = dataclasses.replace(judgements[-1], learned=-0.2)
     found = verdict(judgements)
-    assert found.word == "diverged" and "at 99% of the base's, and at the noisier timesteps at 120%" in found.sentence
+    assert found.word == "diverged" and "at 99% of the base's, and at the noisiest timesteps at 120%" in found.sentence
 
 
 def test_over_fitting_is_named_with_its_epoch() -> None:
