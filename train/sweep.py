@@ -89,7 +89,7 @@ def folder_of(config: TrainConfig) -> Path:
 def sweep(settings: Sequence[Setting], strategy: str = "halving", at_once: int = 0) -> list[Entry]:
     """Train the settings, by halving only the better ones to the end; returns them from best to worst.
 
-    Settings are compared by their best epochs (train.validate.score), at the rung that they came to: who came further is better.
+    Settings are compared by the held-out loss of their best epochs, at the rung that they came to: who came further is better.
     Up to `at_once` that see the same batches are trained in one forward pass; 0 means all of them on a GPU, and one on a processor.
     """
     config = settings[0].config

@@ -21,7 +21,7 @@ from train.run import prepare, start, train_fitting
 from train.runtime import NotFiniteError, StopSignals
 from train.stack import Run, train_stacked
 from train.state import read_state
-from train.validate import Judgement, score
+from train.validate import Judgement
 from train.verdict import best_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Entry:
 
     @property
     def score(self) -> float:
-        """What the best setting has least of."""
-        return math.inf if self.broken else score(self.best)
+        """What the best setting has least of: the held-out loss; at the first rungs no keyword is bound yet that could be weighed."""
+        return math.inf if self.broken else self.best.loss
 
     @property
     def words(self) -> str:
