@@ -43,7 +43,7 @@ repeats = 4
 
 [train]
 train_batch_size = 8
-num_epochs = 36
+num_epochs = 46
 network_dim = 16
 network_alpha = 16.0
 learning_rate = 2.5e-3
